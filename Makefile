@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The targets people use are described by `make help`.
+
+VERSION   := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SOVERSION := 0
+PREFIX    ?= /usr/local
+LIBDIR    ?= $(PREFIX)/lib
+DESTDIR   ?=
+CARGO     ?= cargo
+CC        ?= cc
+CFLAGS    ?= -O2 -g
+BUILD     := build
+RUST      := Cargo.toml build.rs $(shell find src -name '*.rs')
+
+SONAME := libmptcpapi.so.$(SOVERSION)
+SOFILE := $(SONAME).$(VERSION)
+
+.PHONY: all lib header check-header install uninstall check demo bench clean help deps
+
+all: lib $(BUILD)/mptcpapi.pc
+
+help:
+	@echo 'make            release build, into build/'
+	@echo 'make check      every test (installs missing Debian packages when root)'
+	@echo 'make demo       two hosts, two paths, a transfer in C, Python and Go'
+	@echo 'make bench      benchmarks, as ratios against raw system calls'
+	@echo 'make install    DESTDIR= PREFIX=/usr/local LIBDIR='
+	@echo 'make header     writes include/mptcp.h afresh from src/capi'
+
+lib: $(BUILD)/libmptcpapi.so $(BUILD)/libmptcpapi.a
+
+# One static library first; both installed files are made from it.
+$(BUILD)/rust/libmptcpapi.a: $(RUST)
+	@mkdir -p $(BUILD)/rust
+	$(CARGO) rustc --lib --release --crate-type staticlib -- --print native-static-libs=$(abspath $(BUILD))/rust/native-libs
+	cp target/release/libmptcpapi.a $@
+
+# rustc passes a version script of its own to any cdylib, so the shared object
+# is linked here, where each symbol gets its version.
+$(BUILD)/$(SOFILE): $(BUILD)/rust/libmptcpapi.a libmptcpapi.map
+	$(CC) -shared -o $@ $(LDFLAGS) -Wl,-soname,$(SONAME) \
+		-Wl,--version-script=libmptcpapi.map -Wl,--gc-sections \
+		-Wl,-z,nodelete -Wl,-z,defs -Wl,-z,relro -Wl,-z,now \
+		-Wl,--whole-archive $< -Wl,--no-whole-archive -static-libgcc -lgcc_eh -lc
+	strip --strip-debug $@
+
+$(BUILD)/libmptcpapi.so: $(BUILD)/$(SOFILE)
+	ln -sf $(SOFILE) $(BUILD)/$(SONAME)
+	ln -sf $(SONAME) $@
+
+# All in one object whose only global symbols are the interface.
+$(BUILD)/libmptcpapi.a: $(BUILD)/rust/libmptcpapi.a libmptcpapi.map
+	@sed -n 's/^[[:space:]]*\(mptcp_[a-z0-9_]*\);/\1/p' libmptcpapi.map > $(BUILD)/rust/exports
+	ld -r --gc-sections $$(sed 's/^/-u /' $(BUILD)/rust/exports) -o $(BUILD)/rust/mptcpapi.o $<
+	objcopy --keep-global-symbols=$(BUILD)/rust/exports --strip-debug $(BUILD)/rust/mptcpapi.o
+	rm -f $@
+	ar rcs $@ $(BUILD)/rust/mptcpapi.o
+
+$(BUILD)/mptcpapi.pc: mptcpapi.pc.in Makefile $(BUILD)/rust/libmptcpapi.a
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' \
+		-e "s|@PRIVATE@|$$(cat $(BUILD)/rust/native-libs)|" $< > $@
+
+header:
+	$(CARGO) build --lib --features header
+
+check-header:
+	@mkdir -p $(BUILD)
+	MPTCPAPI_HEADER=$(abspath $(BUILD))/mptcp.h $(CARGO) check -q --lib --features header
+	diff -u include/mptcp.h $(BUILD)/mptcp.h || { echo 'include/mptcp.h is out of step: make header'; exit 1; }
+
+install: lib
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 644 include/mptcp.h $(DESTDIR)$(PREFIX)/include/mptcp.h
+	install -m 755 $(BUILD)/$(SOFILE) $(DESTDIR)$(LIBDIR)/$(SOFILE)
+	ln -sf $(SOFILE) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmptcpapi.so
+	install -m 644 $(BUILD)/libmptcpapi.a $(DESTDIR)$(LIBDIR)/libmptcpapi.a
+	rm -f $(BUILD)/mptcpapi.pc
+	$(MAKE) --no-print-directory $(BUILD)/mptcpapi.pc
+	install -m 644 $(BUILD)/mptcpapi.pc $(DESTDIR)$(LIBDIR)/pkgconfig/mptcpapi.pc
+
+clean:
+	rm -rf $(BUILD) target

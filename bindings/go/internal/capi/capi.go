@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//go:build linux
+
+// Package capi is the cgo boundary: one Go function for each C call, and the
+// only package that imports "C". Everything else is plain Go on top of it.
+//
+// errno and the words of mptcp_errmsg() belong to the thread that made the
+// call, and a goroutine may be on another thread by its next line. So every
+// call goes through a C helper that makes the call and, where it failed, takes
+// errno and words along, all within one crossing from Go to C. The result is
+// returned by value: nothing to allocate, nothing to free.
+//
+// Addresses are packed sockaddrs in a []byte, which has no pointers in it and
+// isn't kept by the library, so it may be passed as it is. What the library
+// allocates is copied and freed before a function here returns.
+package capi
+
+/*
+#cgo pkg-config: mptcpapi
+#include <errno.h>
+#include <string.h>
+#include <netinet/in.h>
+#include <mptcp.h>
+
+_Static_assert(sizeof(struct mptcp_caps) == 256, "mptcp_caps");
+_Static_assert(sizeof(struct mptcp_subflow) == 288, "mptcp_subflow");
+
+// What one call gave. words is set where rc is negative.
+struct capi_result {
+	int rc;
+	int err;
+	uint32_t value;
+	void *list;
+	char words[256];
+};
+
+static struct capi_result capi_done(int rc, uint32_t value, void *list)
+{
+	struct capi_result r;
+	int err = errno;
+
+	r.rc = rc;
+	r.err = 0;
+	r.value = value;
+	r.list = list;
+	r.words[0] = '\0';
+	if (rc < 0) {
+		r.err = err;
+		strncpy(r.words, mptcp_errmsg(), sizeof(r.words) - 1);
+		r.words[sizeof(r.words) - 1] = '\0';
+	}
+	return r;
+}
+
+// The bytes of n packed addresses.
+static uint32_t capi_bytes(const void *addrs, int n)
+{
+	const char *p = addrs;
+
+	while (n-- > 0) {
+		int len = mptcp_getaddrlen(((const struct sockaddr *)(const void *)p)->sa_family);
+
+		if (len <= 0)
+			break;
+		p += len;
+	}
+	return (uint32_t)(p - (const char *)addrs);
+}
+
+static struct capi_result capi_setint(int fd, int option, int value)
+{
+	int rc = mptcp_setsockopt(fd, IPPROTO_TCP, option, &value, sizeof(value));
+
+	return capi_done(rc, 0, NULL);
+}
+
+static struct capi_result capi_getint(int fd, int option)
+{
+	uint32_t value = 0;
+	socklen_t len = sizeof(value);
+	int rc = mptcp_getsockopt(fd, IPPROTO_TCP, option, &value, &len);
+
+	return capi_done(rc, value, NULL);
+}
+
+static struct capi_result capi_bindx(int fd, const void *addrs, int count, int flags)
+{
+	int rc = mptcp_bindx(fd, addrs, count, flags);
+
+	return capi_done(rc, 0, NULL);
+}
+
+static struct capi_result capi_connectx(int fd, const void *addrs, int count)
+{
+	uint32_t connid = 0;
+	int rc = mptcp_connectx(fd, addrs, count, &connid);
+
+	return capi_done(rc, connid, NULL);
+}
+
+static struct capi_result capi_getsubflows(int fd)
+{
+	struct mptcp_subflow *list = NULL;
+	int rc = mptcp_getsubflows(fd, &list);
+
+	return capi_done(rc, 0, list);
+}
+
+static struct capi_result capi_getladdrs(int fd)
+{
+	struct sockaddr *list = NULL;
+	int rc = mptcp_getladdrs(fd, &list);
+
+	return capi_done(rc, rc > 0 ? capi_bytes(list, rc) : 0, list);
+}
+
+static struct capi_result capi_getpaddrs(int fd)
+{
+	struct sockaddr *list = NULL;
+	int rc = mptcp_getpaddrs(fd, &list);
+
+	return capi_done(rc, rc > 0 ? capi_bytes(list, rc) : 0, list);
+}
+
+static struct capi_result capi_getcaps(int fd, struct mptcp_caps *caps)
+{
+	int rc = mptcp_getcaps(fd, caps, sizeof(*caps));
+
+	return capi_done(rc, 0, NULL);
+}
+*/
+import "C"
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// Constants of mptcp.h, with its values.
+const (
+	BindxAddAddr     = C.MPTCP_BINDX_ADD_ADDR
+	BindxRemAddr     = C.MPTCP_BINDX_REM_ADDR
+	BindxBackup      = C.MPTCP_BINDX_BACKUP
+	BindxNoAdvertise = C.MPTCP_BINDX_NO_ADVERTISE
+	BindxNoSubflow   = C.MPTCP_BINDX_NO_SUBFLOW
+
+	SubflowInitial    = C.MPTCP_SUBFLOW_INITIAL
+	SubflowFallback   = C.MPTCP_SUBFLOW_FALLBACK
+	SubflowPrioKnown  = C.MPTCP_SUBFLOW_PRIO_KNOWN
+	SubflowBackup     = C.MPTCP_SUBFLOW_BACKUP
+	SubflowPeerBackup = C.MPTCP_SUBFLOW_PEER_BACKUP
+
+	CapEnable       = C.MPTCP_CAP_ENABLE
+	CapSubflows     = C.MPTCP_CAP_SUBFLOWS
+	CapConnID       = C.MPTCP_CAP_CONNID
+	CapConnStats    = C.MPTCP_CAP_CONN_STATS
+	CapSubflowStats = C.MPTCP_CAP_SUBFLOW_STATS
+	CapAddBefore    = C.MPTCP_CAP_ADD_BEFORE
+	CapAddLive      = C.MPTCP_CAP_ADD_LIVE
+	CapCloseSubflow = C.MPTCP_CAP_CLOSE_SUBFLOW
+	CapListen       = C.MPTCP_CAP_LISTEN
+	CapBackup       = C.MPTCP_CAP_BACKUP
+	CapProfile      = C.MPTCP_CAP_PROFILE
+	CapRedundancy   = C.MPTCP_CAP_REDUNDANCY
+	CapFateSharing  = C.MPTCP_CAP_FATE_SHARING
+	CapEvents       = C.MPTCP_CAP_EVENTS
+	CapLateBind     = C.MPTCP_CAP_LATE_BIND
+
+	BackendNone   = C.MPTCP_BACKEND_NONE
+	BackendBroker = C.MPTCP_BACKEND_BROKER
+	BackendDirect = C.MPTCP_BACKEND_DIRECT
+
+	ControlUnknown    = C.MPTCP_CONTROL_UNKNOWN
+	ControlKernel     = C.MPTCP_CONTROL_KERNEL
+	ControlConnection = C.MPTCP_CONTROL_CONNECTION
+
+	// HeaderVersion is that of the header this was compiled with.
+	HeaderVersion = C.MPTCPAPI_VERSION_NUMBER
+)
+
+// Failure is a call that returned -1.
+type Failure struct {
+	Errno syscall.Errno
+	Words string // of mptcp_errmsg()
+}
+
+// Subflow is struct mptcp_subflow with the addresses as the C side wrote them.
+type Subflow struct {
+	Local, Remote [C.sizeof_struct_sockaddr_storage]byte
+	ID, Flags     uint32
+}
+
+// Caps is struct mptcp_caps.
+type Caps struct {
+	Works, Known uint64
+	Backend      uint32
+	BackendErrno int32
+	Control      uint32
+	Library      uint32
+	SubflowsMax  uint32
+	AddrsMax     uint32
+	Reason       string
+}
+
+func failure(r *C.struct_capi_result) *Failure {
+	if r.rc >= 0 {
+		return nil
+	}
+	return &Failure{Errno: syscall.Errno(r.err), Words: C.GoString(&r.words[0])}
+}
+
+// SetEnable is mptcp_setsockopt(TCP_MULTIPATH_ENABLE).
+func SetEnable(fd int, on bool) *Failure {
+	value := C.int(0)
+	if on {
+		value = 1
+	}
+	r := C.capi_setint(C.int(fd), C.TCP_MULTIPATH_ENABLE, value)
+	return failure(&r)
+}
+
+// Enable is mptcp_getsockopt(TCP_MULTIPATH_ENABLE).
+func Enable(fd int) (bool, *Failure) {
+	r := C.capi_getint(C.int(fd), C.TCP_MULTIPATH_ENABLE)
+	return r.value != 0, failure(&r)
+}
+
+// ConnID is mptcp_getsockopt(TCP_MULTIPATH_CONNID).
+func ConnID(fd int) (uint32, *Failure) {
+	r := C.capi_getint(C.int(fd), C.TCP_MULTIPATH_CONNID)
+	return uint32(r.value), failure(&r)
+}
+
+// start is a pointer to b that isn't nil for an empty list, which is for the
+// library to refuse.
+func start(b []byte) unsafe.Pointer {
+	if len(b) == 0 {
+		b = make([]byte, C.sizeof_struct_sockaddr_in6)
+	}
+	return unsafe.Pointer(&b[0])
+}
+
+// Bindx is mptcp_bindx. addrs holds count packed addresses.
+func Bindx(fd int, addrs []byte, count, flags int) *Failure {
+	r := C.capi_bindx(C.int(fd), start(addrs), C.int(count), C.int(flags))
+	return failure(&r)
+}
+
+// Connectx is mptcp_connectx. addrs holds count packed addresses.
+func Connectx(fd int, addrs []byte, count int) (connid uint32, f *Failure) {
+	r := C.capi_connectx(C.int(fd), start(addrs), C.int(count))
+	return uint32(r.value), failure(&r)
+}
+
+// Subflows is mptcp_getsubflows.
+func Subflows(fd int) ([]Subflow, *Failure) {
+	r := C.capi_getsubflows(C.int(fd))
+	if r.rc <= 0 {
+		return nil, failure(&r)
+	}
+	list := (*C.struct_mptcp_subflow)(r.list)
+	defer C.mptcp_freesubflows(list)
+	subflows := make([]Subflow, int(r.rc))
+	for i, s := range unsafe.Slice(list, int(r.rc)) {
+		subflows[i] = Subflow{
+			Local:  *(*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&s.local)),
+			Remote: *(*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&s.remote)),
+			ID:     uint32(s.id),
+			Flags:  uint32(s.flags),
+		}
+	}
+	return subflows, nil
+}
+
+// LocalAddrs is mptcp_getladdrs: packed addresses.
+func LocalAddrs(fd int) ([]byte, *Failure) {
+	r := C.capi_getladdrs(C.int(fd))
+	if r.rc <= 0 {
+		return nil, failure(&r)
+	}
+	defer C.mptcp_freeladdrs((*C.struct_sockaddr)(r.list))
+	return C.GoBytes(r.list, C.int(r.value)), nil
+}
+
+// PeerAddrs is mptcp_getpaddrs: packed addresses.
+func PeerAddrs(fd int) ([]byte, *Failure) {
+	r := C.capi_getpaddrs(C.int(fd))
+	if r.rc <= 0 {
+		return nil, failure(&r)
+	}
+	defer C.mptcp_freepaddrs((*C.struct_sockaddr)(r.list))
+	return C.GoBytes(r.list, C.int(r.value)), nil
+}
+
+// GetCaps is mptcp_getcaps. fd -1 is this host.
+func GetCaps(fd int) (Caps, *Failure) {
+	var c C.struct_mptcp_caps
+	r := C.capi_getcaps(C.int(fd), &c)
+	if f := failure(&r); f != nil {
+		return Caps{}, f
+	}
+	return Caps{
+		Works:        uint64(c.works),
+		Known:        uint64(c.known),
+		Backend:      uint32(c.backend),
+		BackendErrno: int32(c.backend_errno),
+		Control:      uint32(c.control),
+		Library:      uint32(c.library),
+		SubflowsMax:  uint32(c.subflows_max),
+		AddrsMax:     uint32(c.addrs_max),
+		Reason:       C.GoString(&c.reason[0]),
+	}, nil
+}
+
+// Version is mptcp_version.
+func Version() string {
+	return C.GoString(C.mptcp_version())
+}

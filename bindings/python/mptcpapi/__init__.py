@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""RFC 6897 for Python: choose and watch the paths of Multipath TCP connections.
+
+    import mptcpapi
+
+    with mptcpapi.create_connection(("server.example", 443)) as sock:
+        print(mptcpapi.is_enabled(sock), mptcpapi.subflows(sock))
+
+The functions take a socket.socket (or a file descriptor) and are those of the C
+library libmptcpapi, which is loaded when this module is imported: ImportError
+says why it can't be. The variable MPTCPAPI_LIBRARY names another file.
+
+Failures are OSError, or its subclass for the errno (PermissionError ...), with
+the library's explanation as strerror. Addresses are ipaddress objects, strings
+("10.0.0.1", "10.0.0.1:80", "fe80::1%eth0", "[::1]:80"), tuples as the socket
+module has them, or several of these in any iterable; a name instead of an
+address is a ValueError, no name is ever looked up.
+
+All functions may be called from any thread, and let others run meanwhile. For
+asyncio there is mptcpapi.aio.
+"""
+
+from . import _constants
+from ._address import Address, Addresses, AddressLike
+from ._constants import *
+from ._core import (
+    Capabilities,
+    Subflow,
+    add,
+    capabilities,
+    connect,
+    connection_id,
+    enable,
+    getsockopt,
+    is_enabled,
+    local_addresses,
+    mptcp_socket,
+    peer_addresses,
+    remove,
+    setsockopt,
+    subflows,
+    version,
+)
+from ._stream import create_connection, create_server
+
+__version__ = _constants.__version__
+
+__all__ = [
+    "Address",
+    "AddressLike",
+    "Addresses",
+    "Capabilities",
+    "Subflow",
+    "add",
+    "capabilities",
+    "connect",
+    "connection_id",
+    "create_connection",
+    "create_server",
+    "enable",
+    "getsockopt",
+    "is_enabled",
+    "local_addresses",
+    "mptcp_socket",
+    "peer_addresses",
+    "remove",
+    "setsockopt",
+    "subflows",
+    "version",
+]
+__all__ += _constants.__all__

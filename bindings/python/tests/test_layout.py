@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""The structures of ctypes have the layout that the C interface fixes."""
+
+import ctypes
+
+import pytest
+
+from mptcpapi._native import CapsStruct, SockaddrStorage, SubflowStruct
+
+pytestmark = pytest.mark.mode("any")
+
+
+def test_sockaddr_storage():
+    assert ctypes.sizeof(SockaddrStorage) == 128
+    assert ctypes.alignment(SockaddrStorage) == ctypes.alignment(ctypes.c_ulong)
+
+
+def test_subflow():
+    assert ctypes.sizeof(SubflowStruct) == 288
+    assert ctypes.alignment(SubflowStruct) == ctypes.alignment(ctypes.c_ulong)
+    assert SubflowStruct.local.offset == 0
+    assert SubflowStruct.remote.offset == 128
+    assert SubflowStruct.id.offset == 256
+    assert SubflowStruct.flags.offset == 260
+    assert SubflowStruct.reserved.offset == 264
+    assert SubflowStruct.reserved.size == 24
+
+
+def test_caps():
+    assert ctypes.sizeof(CapsStruct) == 256
+    for name, offset, size in (
+        ("works", 0, 8),
+        ("known", 8, 8),
+        ("backend", 16, 4),
+        ("backend_errno", 20, 4),
+        ("control", 24, 4),
+        ("library", 28, 4),
+        ("subflows_max", 32, 4),
+        ("addrs_max", 36, 4),
+        ("reserved", 40, 8),
+        ("reason", 48, 208),
+    ):
+        field = getattr(CapsStruct, name)
+        assert (field.offset, field.size) == (offset, size), name

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * What bind(2) and SO_BINDTODEVICE mean to an MPTCP socket (RFC 6897 5.3.2:
+ * only what the application gave may be used), before and after ADD, and the
+ * way back to the in-kernel path manager when nothing restricts any more.
+ *
+ * lab:
+ */
+#include "raw.h"
+#include <sched.h>
+
+/* An endpoint of the in-kernel path manager: used wherever nothing restricts. */
+static const char *const tempt[2] = { "10.20.0.1", "fd20::1" };
+
+static int fresh(const struct fam *f)
+{
+	int fd = (int)OK(mptcp_socket(f->domain, SOCK_STREAM | SOCK_CLOEXEC, 0));
+
+	REQUIRE(fd >= 0);
+	return fd;
+}
+
+static const char *pair_of(const char *a, const char *b)
+{
+	static char buf[4][160];
+	static int k;
+
+	k = (k + 1) % 4;
+	snprintf(buf[k], sizeof buf[k], "%s %s", strcmp(a, b) < 0 ? a : b, strcmp(a, b) < 0 ? b : a);
+	return buf[k];
+}
+
+static void check_only(struct pair *p, const char *want)
+{
+	settle(p);
+	AWAIT_STR(locals(p->c), want);
+	settle(p);
+	ALWAYS(within(raw_locals(p->c), want) && count_subflows(p->c) >= 1, 100);
+	CHECK(within(ss_locals(p->port, NULL), want));
+	pair_close(p);
+}
+
+static void free_one(const struct fam *f, int c)        /* the kernel's choice */
+{
+	struct pair p = pair_listen(f->server, IPPROTO_MPTCP);
+	const char *extra = tempt[f->domain == AF_INET6 && f->shown_server[0] == 'f'];
+
+	pair_connect(&p, f->server, c);
+	settle(&p);
+	AWAIT(within(extra, raw_locals(c)));
+	pair_close(&p);
+}
+
+static void unbound(const struct fam *f)
+{
+	struct mptcp_caps caps;
+	int c;
+
+	/* The temptation works: else all that follows would show nothing. */
+	free_one(f, raw_socket(f->domain));
+	c = fresh(f);
+	OK(set_int(c, TCP_MULTIPATH_ENABLE, 1));
+	free_one(f, c);
+	/* A wildcard bind does not bind. */
+	c = tcp_socket(f->domain);
+	REQUIRE(!do_bind(c, f->domain == AF_INET ? "0.0.0.0" : "::"));
+	OK(set_int(c, TCP_MULTIPATH_ENABLE, 1));
+	OK(mptcp_getcaps(c, &caps, sizeof caps));
+	CHECK_INT(caps.control, MPTCP_CONTROL_KERNEL);
+	free_one(f, c);
+	/* Back again: a list, and no list any more. */
+	c = fresh(f);
+	OK(add(c, pair_of(f->p1, f->p2)));
+	OK(mptcp_getcaps(c, &caps, sizeof caps));
+	CHECK_INT(caps.control, MPTCP_CONTROL_CONNECTION);
+	OK(rem(c, pair_of(f->p1, f->p2)));
+	OK(mptcp_getcaps(c, &caps, sizeof caps));
+	CHECK_INT(caps.control, MPTCP_CONTROL_KERNEL);
+	free_one(f, c);
+	c = fresh(f);
+	OK(add(c, f->p1));
+	OK(rem(c, f->p1));
+	free_one(f, c);
+	/* connect(AF_UNSPEC) drops list and control. */
+	c = fresh(f);
+	OK(add(c, f->p1));
+	disconnect(c);
+	(void)enabled(c);               /* the next call notices */
+	if (f->domain == AF_INET6)      /* there ADD has not bound it, which would stay */
+		free_one(f, c);
+	else
+		close(c);
+}
+
+static void bound(const struct fam *f)
+{
+	struct pair p;
+	int c, way;
+
+	for (way = 0; way < 5; way++) {
+		p = pair_listen(f->server, IPPROTO_MPTCP);
+		c = way < 2 ? tcp_socket(f->domain) : fresh(f);
+		REQUIRE(!do_bind(c, f->p1));
+		switch (way) {
+		case 0:         /* ENABLE on a bound TCP socket, plain connect */
+		case 2:         /* on one that is MPTCP already */
+			OK(set_int(c, TCP_MULTIPATH_ENABLE, 1));
+			pair_connect(&p, f->server, c);
+			break;
+		case 1:
+			OK(set_int(c, TCP_MULTIPATH_ENABLE, 1));
+			pair_connectx(&p, f->server, c);
+			break;
+		case 3:         /* bound after ENABLE: connectx sees it */
+			pair_connectx(&p, f->server, c);
+			break;
+		case 4:         /* or any call */
+			CHECK_INT(enabled(c), 1);
+			pair_connect(&p, f->server, c);
+			break;
+		}
+		CHECK_STR(sockname(c), f->p1);
+		CHECK_STR(laddrs_np(c), f->s1);
+		check_only(&p, f->s1);
+	}
+
+	/* bind, then ADD: both, and the initial is the bound one. */
+	p = pair_listen(f->server, IPPROTO_MPTCP);
+	c = fresh(f);
+	REQUIRE(!do_bind(c, f->p1));
+	OK(add(c, f->p2));
+	CHECK(within(f->s2, laddrs_np(c)));
+	pair_connectx(&p, f->server, c);
+	CHECK_STR(sockname(c), f->p1);
+	check_only(&p, pair_of(f->s1, f->s2));
+
+	/* ADD, then bind: it stands. */
+	p = pair_listen(f->server, IPPROTO_MPTCP);
+	c = fresh(f);
+	OK(add(c, f->p2));
+	REQUIRE(!do_bind(c, f->p1));
+	pair_connectx(&p, f->server, c);
+	CHECK_STR(sockname(c), f->p1);
+	check_only(&p, pair_of(f->s1, f->s2));
+
+	/* The very address that ADD has bound, with a port of the application's. */
+	p = pair_listen(f->server, IPPROTO_MPTCP);
+	c = fresh(f);
+	OK(add(c, f->p2));
+	REQUIRE(!do_bind(c, at(f->p2, 45010)));
+	CHECK_INT(sockport(c), 45010);
+	pair_connect(&p, f->server, c);
+	CHECK_STR(sockname(c), f->p2);
+	CHECK_INT(sockport(c), 45010);
+	check_only(&p, f->s2);
+
+	/* An ephemeral port by bind(A, 0) after ADD is shown at once, as it always is. */
+	c = fresh(f);
+	OK(add(c, f->p2));
+	REQUIRE(!do_bind(c, f->p2));
+	CHECK(sockport(c) > 0);
+	close(c);
+}
+
+static void device(const struct fam *f)
+{
+	struct pair p;
+	int c, way;
+	const char *extra = tempt[f->domain == AF_INET6];
+
+	for (way = 0; way < 2; way++) {
+		p = pair_listen(f->server, IPPROTO_MPTCP);
+		c = tcp_socket(f->domain);
+		REQUIRE(!setsockopt(c, SOL_SOCKET, SO_BINDTODEVICE, "lo", 3));
+		OK(set_int(c, TCP_MULTIPATH_ENABLE, 1));
+		if (way)
+			pair_connectx(&p, f->server, c);
+		else
+			pair_connect(&p, f->server, c);
+		settle(&p);
+		ALWAYS(!within(extra, raw_locals(c)) && count_subflows(c) >= 1, 300);
+		CHECK(!within(extra, laddrs_np(c)));
+		settle(&p);
+		pair_close(&p);
+	}
+
+	/* An address of another device, by ADD: allowed too, and no other. */
+	p = pair_listen(f->server, IPPROTO_MPTCP);
+	c = fresh(f);
+	OK(add(c, pair_of(f->p1, extra)));
+	pair_connectx(&p, f->server, c);
+	check_only(&p, pair_of(f->s1, extra));
+}
+
+/* The socket's namespace counts, not the caller's; direct refuses where they differ. */
+static void namespaces(void)
+{
+	int c = fresh(&t_fams[0]), status = -1;
+	pid_t pid = fork();
+
+	REQUIRE(pid >= 0);
+	if (!pid) {
+		struct mptcp_caps caps;
+
+		t_failed = 0;
+		REQUIRE(!unshare(CLONE_NEWNET));
+		CHECK_INT(enabled(c), 1);
+		FAILS(EOPNOTSUPP, add(c, "10.1.0.1"));
+		OK(mptcp_getcaps(c, &caps, sizeof caps));
+		CHECK(!(caps.works & MPTCP_CAP_ADD_BEFORE));
+		CHECK(*caps.reason);
+		_exit(t_failed != 0);
+	}
+	REQUIRE(waitpid(pid, &status, 0) == pid);
+	CHECK_INT(status, 0);
+	OK(add(c, "10.1.0.1"));
+	close(c);
+}
+
+int main(void)
+{
+	int i, before = open_fds();
+
+	sh("ip link add d0 type veth peer name d1 && ip link set d0 up && ip link set d1 up && ip addr add 10.20.0.1/32 dev d0"
+	   " && ip -6 addr add fd20::1/128 dev d0 nodad"
+	   " && ip mptcp endpoint add 10.20.0.1 subflow && ip mptcp endpoint add fd20::1 subflow");
+	for (i = 0; i < 3; i++) {
+		t_ctx = t_fams[i].name;
+		unbound(&t_fams[i]);
+		bound(&t_fams[i]);
+		if (i < 2)
+			device(&t_fams[i]);
+	}
+	t_ctx = "";
+	namespaces();
+	CHECK(open_fds() - before <= 8);
+	return t_done();
+}

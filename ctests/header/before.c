@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* Before the kernel's header of the same purpose. Also compiled as C++. */
+#include <mptcp.h>
+#include <linux/mptcp.h>
+
+unsigned before(void);
+unsigned before(void)
+{
+	struct mptcp_info kernel;
+	struct mptcp_subflow ours;
+
+	return (unsigned)(sizeof kernel + sizeof ours) + MPTCP_EVENT_CREATED
+		+ MPTCP_SUBFLOW_INITIAL + MPTCP_PM_CMD_ADD_ADDR;
+}

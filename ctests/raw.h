@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * The kernel's own word, asked without the library and with definitions of our
+ * own, so that an answer of the library is never checked against itself.
+ */
+#ifndef RAW_H
+#define RAW_H
+#include "t.h"
+
+#define RAW_SOL_MPTCP   284
+#define RAW_INFO        1
+#define RAW_FULL_INFO   4
+#define RAW_IS_MPTCP    43              /* at IPPROTO_TCP */
+
+struct raw_full {
+	uint32_t tcp_kernel, tcp_user, sf_kernel, sf_user, n, slots;
+	uint64_t sf, tcp;
+	unsigned char info[96];
+};
+struct raw_subflow {
+	uint32_t id, pad;
+	struct sockaddr_storage local, remote;
+};
+
+/* The subflows in a state of the mask (1 << TCP state); -errno when there is no list. */
+#define RAW_UP          (1 << 1 | 1 << 8)       /* ESTABLISHED, CLOSE_WAIT */
+#define RAW_SYN_SENT    (1 << 2)
+T int raw_list(int fd, struct raw_subflow *out, int max, int mask)
+{
+	static __thread struct raw_subflow sf[64];
+	static __thread unsigned char tcp[64][8];
+	struct raw_full f;
+	socklen_t len = sizeof f;
+	uint32_t i;
+	int n = 0;
+
+	memset(&f, 0, sizeof f);
+	memset(sf, 0, sizeof sf);
+	memset(tcp, 0, sizeof tcp);
+	f.tcp_user = sizeof tcp[0];
+	f.sf_user = sizeof sf[0];
+	f.slots = 64;
+	f.sf = (uint64_t)(uintptr_t)sf;
+	f.tcp = (uint64_t)(uintptr_t)tcp;
+	if (getsockopt(fd, RAW_SOL_MPTCP, RAW_FULL_INFO, &f, &len))
+		return -errno;
+	for (i = 0; i < f.n && i < 64 && n < max; i++)
+		if (mask >> tcp[i][0] & 1)
+			out[n++] = sf[i];
+	return n;
+}
+
+/* As locals() of t.h; v4-mapped is shown as IPv4, as the library must. */
+T const char *raw_addrs(int fd, int remote)
+{
+	struct raw_subflow sf[64];
+	struct words set;
+	int i, n = raw_list(fd, sf, 64, RAW_UP);
+
+	set.n = 0;
+	for (i = 0; i < n; i++) {
+		const char *w = show(remote ? &sf[i].remote : &sf[i].local, 0);
+
+		add_word(&set, strncmp(w, "::ffff:", 7) ? w : w + 7, 1);
+	}
+	return join_words(&set);
+}
+#define raw_locals(fd) raw_addrs(fd, 0)
+#define raw_remotes(fd) raw_addrs(fd, 1)
+
+T uint32_t raw_token(int fd)
+{
+	unsigned char info[96];
+	socklen_t len = sizeof info;
+	uint32_t token = 0;
+
+	memset(info, 0, sizeof info);
+	if (!getsockopt(fd, RAW_SOL_MPTCP, RAW_INFO, info, &len))
+		memcpy(&token, info + 12, sizeof token);
+	return token;
+}
+
+T int raw_protocol(int fd)
+{
+	int v = -1;
+	socklen_t len = sizeof v;
+
+	return getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &v, &len) ? -1 : v;
+}
+
+T int raw_is_mptcp(int fd)
+{
+	int v = -1;
+	socklen_t len = sizeof v;
+
+	return getsockopt(fd, IPPROTO_TCP, RAW_IS_MPTCP, &v, &len) ? -1 : v;
+}
+
+/* A counter of this network namespace, as "AddAddr"; 0 when it isn't there. */
+T long raw_mib(const char *name)
+{
+	static char names[16384], values[16384];
+	FILE *f = fopen("/proc/self/net/netstat", "r");
+	char *n, *v, *sn = NULL, *sv = NULL;
+	long found = 0;
+
+	REQUIRE(f);
+	while (fgets(names, sizeof names, f) && fgets(values, sizeof values, f)) {
+		if (strncmp(names, "MPTcpExt:", 9))
+			continue;
+		n = strtok_r(names, " \n", &sn);
+		v = strtok_r(values, " \n", &sv);
+		while (n && v) {
+			if (!strcmp(n, name))
+				found = atol(v);
+			n = strtok_r(NULL, " \n", &sn);
+			v = strtok_r(NULL, " \n", &sv);
+		}
+	}
+	fclose(f);
+	return found;
+}
+
+/*
+ * The local addresses of all established TCP connections of this namespace
+ * to `port`, by ss(8): sorted, each once. `want` (may be NULL) must stand in
+ * the line that ss prints about the connection's state.
+ */
+T const char *ss_locals(int port, const char *want)
+{
+	static char line[4096], local[128], remote[128];
+	char tail[16];
+	struct words set;
+	FILE *f = popen("ss -tniHO state established", "r");
+
+	REQUIRE(f);
+	set.n = 0;
+	snprintf(tail, sizeof tail, ":%d", port);
+	while (fgets(line, sizeof line, f)) {
+		char *p, *host = local;
+		size_t n;
+
+		if (sscanf(line, "%*s %*s %127s %127s", local, remote) != 2)
+			continue;
+		n = strlen(remote);
+		if (n < strlen(tail) || strcmp(remote + n - strlen(tail), tail))
+			continue;
+		if (want && !strstr(line, want))
+			continue;
+		if ((p = strrchr(local, ':')))
+			*p = '\0';
+		if (*host == '[')
+			host++;
+		if ((p = strpbrk(host, "]%")))
+			*p = '\0';
+		if (!strncmp(host, "::ffff:", 7))
+			host += 7;
+		add_word(&set, host, 1);
+	}
+	REQUIRE(!pclose(f));
+	return join_words(&set);
+}
+
+T void sh(const char *command)
+{
+	int rc = system(command);
+
+	if (rc) {
+		t_fail(__FILE__, __LINE__, "%s: exit %d, giving up", command, rc);
+		exit(1);
+	}
+}
+
+#endif

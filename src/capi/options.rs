@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The options of RFC 6897 section 5.3, in the shape of the system calls.
+
+use super::types::*;
+use super::{allocate, borrowed, boundary, bytes, count, fault, release};
+use crate::addr;
+use crate::error::{Error, Result};
+use crate::kernel::sockopt;
+use crate::socket::{self, Socket, Subflow, Usage};
+use std::ffi::{c_int, c_void};
+
+const SUBFLOW: usize = size_of::<mptcp_subflow>();
+
+fn is_ours(level: c_int, optname: c_int) -> bool {
+    level == libc::IPPROTO_TCP && (0x689700..=0x6897ff).contains(&optname)
+}
+
+fn no_such_option(optname: c_int, way: &str) -> Error {
+    Error::new(libc::ENOPROTOOPT, format!("option {optname:#x} can't be {way} (or this version has none of the name)"))
+}
+
+/// setsockopt(2) with the TCP_MULTIPATH_* options besides.
+///
+/// Level IPPROTO_TCP with a number in 0x689700-0x6897ff is handled here; all
+/// else goes to the system call unchanged, with its return and errno. An
+/// integer option reads the first four bytes of optval.
+///
+/// Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
+/// socket of TCP or MPTCP; no MPTCP, a fallback to TCP, the in-kernel path
+/// manager, another network namespace), EFAULT, EINVAL (optlen under 4; a list
+/// that is empty, cut short, over 64 entries, or has a wildcard or a link-local
+/// address without scope id), ENOPROTOOPT, EISCONN (ENABLE: connected,
+/// connecting or listening), EADDRNOTAVAIL, EADDRINUSE, EAFNOSUPPORT, EPERM
+/// (nobody may act for this process), EACCES, ENOSPC, ENOMEM, EMFILE, ENFILE.
+/// On failure nothing was changed; mptcp_errmsg() says why.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mptcp_setsockopt(
+    fd: c_int,
+    level: c_int,
+    optname: c_int,
+    optval: *const c_void,
+    optlen: libc::socklen_t,
+) -> c_int {
+    boundary(|| {
+        if !is_ours(level, optname) {
+            return sockopt::set_raw(fd, level, optname, optval.cast(), optlen)
+                .map(|()| 0)
+                .map_err(|errno| Error::kernel(errno, "setsockopt"));
+        }
+        let fd = borrowed(fd)?;
+        Socket::of(fd)?;
+        match optname {
+            TCP_MULTIPATH_ENABLE => {
+                if optlen < 4 {
+                    return Err(Error::new(libc::EINVAL, "optlen is under 4, the size of an int"));
+                }
+                // SAFETY: optlen says that there are at least four bytes.
+                let value = unsafe { bytes(optval.cast(), 4, "optval")? };
+                socket::enable(fd, value.iter().any(|byte| *byte != 0))?;
+            }
+            TCP_MULTIPATH_ADD | TCP_MULTIPATH_REMOVE => {
+                if optlen as usize > addr::LIST_MAX * size_of::<libc::sockaddr_in6>() {
+                    let words = format!("optlen {optlen} is more than {} addresses take", addr::LIST_MAX);
+                    return Err(Error::new(libc::EINVAL, words));
+                }
+                // SAFETY: the caller says that optval has optlen bytes.
+                let list = addr::unpack(unsafe { bytes(optval.cast(), optlen as usize, "optval")? })?;
+                if optname == TCP_MULTIPATH_ADD {
+                    socket::add(fd, list, Usage::default())?;
+                } else {
+                    socket::remove(fd, list)?;
+                }
+            }
+            _ => return Err(no_such_option(optname, "set")),
+        }
+        Ok(0)
+    })
+}
+
+/// getsockopt(2) with the TCP_MULTIPATH_* options besides.
+///
+/// Level IPPROTO_TCP with a number in 0x689700-0x6897ff is handled here; all
+/// else goes to the system call unchanged. ENABLE and CONNID need *optlen of 4
+/// or more, write four bytes and set *optlen to 4. SUBFLOWS writes all
+/// established subflows, 288 bytes each, and sets *optlen to the bytes written;
+/// if they don't fit, ENOBUFS, and *optlen is what is needed. optval may be
+/// NULL when *optlen is 0.
+///
+/// Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
+/// socket of TCP or MPTCP; CONNID of plain TCP; SUBFLOWS before Linux 5.16
+/// without inet_diag), EFAULT, EINVAL, ENOPROTOOPT, ENOTCONN (no connection,
+/// or it ended), ENOBUFS, ENOMEM. Needs no privilege.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mptcp_getsockopt(
+    fd: c_int,
+    level: c_int,
+    optname: c_int,
+    optval: *mut c_void,
+    optlen: *mut libc::socklen_t,
+) -> c_int {
+    boundary(|| {
+        if !is_ours(level, optname) {
+            return sockopt::get_raw(fd, level, optname, optval.cast(), optlen)
+                .map(|()| 0)
+                .map_err(|errno| Error::kernel(errno, "getsockopt"));
+        }
+        let fd = borrowed(fd)?;
+        if optlen.is_null() {
+            Socket::of(fd)?;
+            return Err(fault("optlen"));
+        }
+        // SAFETY: not null; the caller's socklen_t, possibly misaligned.
+        let room = unsafe { optlen.read_unaligned() } as usize;
+        let word = |value: u32| {
+            // SAFETY: `number` checked that optval is not null and has room
+            // for four bytes; optlen is not null.
+            unsafe {
+                optval.cast::<u32>().write_unaligned(value);
+                optlen.write_unaligned(4);
+            }
+        };
+        let number = || {
+            if room < 4 || room > i32::MAX as usize {
+                return Err(Error::new(libc::EINVAL, "*optlen is under 4, the size of an int"));
+            }
+            if optval.is_null() { Err(fault("optval")) } else { Ok(()) }
+        };
+        match optname {
+            TCP_MULTIPATH_ENABLE => {
+                let enabled = socket::enabled(fd)?;
+                number()?;
+                word(u32::from(enabled));
+            }
+            TCP_MULTIPATH_CONNID => {
+                let id = socket::connection_id(fd)?;
+                number()?;
+                word(id);
+            }
+            TCP_MULTIPATH_SUBFLOWS => {
+                let subflows = socket::subflows(fd)?;
+                let needed = subflows.len() * SUBFLOW;
+                if needed > room || room > i32::MAX as usize {
+                    // SAFETY: not null, as above.
+                    unsafe { optlen.write_unaligned(count(needed)? as u32) };
+                    let words = format!("{} subflows take {needed} bytes, *optlen says {room}", subflows.len());
+                    return Err(Error::new(libc::ENOBUFS, words));
+                }
+                if optval.is_null() && room != 0 {
+                    return Err(fault("optval"));
+                }
+                // SAFETY: optval has room for `needed` bytes, or that is 0;
+                // optlen is not null.
+                unsafe {
+                    write_subflows(&subflows, optval.cast());
+                    optlen.write_unaligned(count(needed)? as u32);
+                }
+            }
+            _ => {
+                Socket::of(fd)?;
+                return Err(no_such_option(optname, "read"));
+            }
+        }
+        Ok(0)
+    })
+}
+
+/// Gives the established subflows of a connection: TCP_MULTIPATH_SUBFLOWS
+/// without a buffer to size.
+///
+/// Returns their number and sets *subflows to an array of them, to be freed by
+/// mptcp_freesubflows(); NULL when there are none just now. A plain TCP
+/// connection shows its one pair with MPTCP_SUBFLOW_FALLBACK. -1 and errno:
+/// as mptcp_getsockopt(). Needs no privilege and asks the kernel in one system
+/// call where it has MPTCP_FULL_INFO (Linux 6.5).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mptcp_getsubflows(fd: c_int, subflows: *mut *mut mptcp_subflow) -> c_int {
+    boundary(|| {
+        let fd = borrowed(fd)?;
+        if subflows.is_null() {
+            Socket::of(fd)?;
+            return Err(fault("subflows"));
+        }
+        let found = socket::subflows(fd)?;
+        let number = count(found.len())?;
+        let mut array = std::ptr::null_mut();
+        if number > 0 {
+            array = allocate(found.len() * SUBFLOW)?;
+            // SAFETY: just allocated with room for all of them.
+            unsafe { write_subflows(&found, array) };
+        }
+        // SAFETY: not null; the caller's pointer, possibly misaligned.
+        unsafe { subflows.write_unaligned(array.cast()) };
+        Ok(number)
+    })
+}
+
+/// Frees what mptcp_getsubflows() gave. NULL is fine; errno stays.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mptcp_freesubflows(subflows: *mut mptcp_subflow) {
+    // SAFETY: the caller gives what mptcp_getsubflows allocated, or NULL.
+    unsafe { release(subflows.cast()) };
+}
+
+/// # Safety
+/// `to` has room for all of them.
+unsafe fn write_subflows(subflows: &[Subflow], to: *mut u8) {
+    let mut packed = Vec::with_capacity(28);
+    for (at, subflow) in subflows.iter().enumerate() {
+        let flag = |on: bool, bit: u32| if on { bit } else { 0 };
+        let flags = flag(subflow.initial, MPTCP_SUBFLOW_INITIAL) | flag(subflow.fallback, MPTCP_SUBFLOW_FALLBACK);
+        // SAFETY: element `at` is within the room that the contract promises;
+        // a packed address has at most 28 of the 128 bytes of its field.
+        unsafe {
+            let element = to.add(at * SUBFLOW);
+            element.write_bytes(0, SUBFLOW);
+            for (offset, addr) in [(0, &subflow.local), (128, &subflow.remote)] {
+                packed.clear();
+                addr::pack_one(addr, &mut packed);
+                element.add(offset).copy_from_nonoverlapping(packed.as_ptr(), packed.len());
+            }
+            element.add(256).cast::<u32>().write_unaligned(subflow.id);
+            element.add(260).cast::<u32>().write_unaligned(flags);
+        }
+    }
+}
+
+/// Checks a count of addresses.
+pub(super) fn address_count(addrcnt: c_int) -> Result<usize> {
+    match usize::try_from(addrcnt) {
+        Ok(n) if (1..=addr::LIST_MAX).contains(&n) => Ok(n),
+        _ => Err(Error::new(libc::EINVAL, format!("{addrcnt} addresses: a list has 1 to {}", addr::LIST_MAX))),
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Numbers and layouts of the C interface.
+#![allow(non_camel_case_types, reason = "the names are C's")]
+
+use std::ffi::c_char;
+
+/// Version of the interface that this header describes.
+pub const MPTCPAPI_VERSION: &str = "0.1.0";
+/// The same as a number, 0xMMmmpp. struct mptcp_caps.library has that of the
+/// library loaded.
+pub const MPTCPAPI_VERSION_NUMBER: u32 = 0x000100;
+
+/// int, boolean; get and set. RFC 6897 5.3.2.
+///
+/// Set, before connect(2) and listen(2): non-zero makes the descriptor's
+/// socket one of Multipath TCP, 0 one of TCP, with its options, flags, bound
+/// address and owner; dup()s and epoll registrations made earlier go on naming
+/// the old socket. Get: before the connection what was asked for; on it
+/// whether Multipath TCP is in use now; after its end the last truth known.
+pub const TCP_MULTIPATH_ENABLE: i32 = 0x689701;
+/// Packed sockaddr_in and sockaddr_in6; set. RFC 6897 5.3.3.
+///
+/// Before the connection: use these local addresses and no others. On a
+/// connection: allow, use and advertise these too. Port 0: any.
+pub const TCP_MULTIPATH_ADD: i32 = 0x689702;
+/// Packed sockaddr_in and sockaddr_in6; set. RFC 6897 5.3.3.
+///
+/// Takes local addresses back. On a connection alternatives are made first,
+/// then the peer is told, then their subflows are closed. Port 0: every port.
+pub const TCP_MULTIPATH_REMOVE: i32 = 0x689703;
+/// struct mptcp_subflow[]; get. RFC 6897 5.3.4.
+///
+/// The established subflows, one consistent snapshot in order of creation.
+pub const TCP_MULTIPATH_SUBFLOWS: i32 = 0x689704;
+/// uint32_t, never 0; get. RFC 6897 5.3.5.
+///
+/// The connection's token, unique among this host's live connections.
+pub const TCP_MULTIPATH_CONNID: i32 = 0x689705;
+
+/// struct mptcp_subflow.flags, 0x1: the connection's first subflow.
+pub const MPTCP_SUBFLOW_INITIAL: u32 = 0x1;
+/// struct mptcp_subflow.flags, 0x2: plain TCP, this pair is all there is.
+pub const MPTCP_SUBFLOW_FALLBACK: u32 = 0x2;
+/// struct mptcp_subflow.flags, 0x4: the next two bits were looked up.
+pub const MPTCP_SUBFLOW_PRIO_KNOWN: u32 = 0x4;
+/// struct mptcp_subflow.flags, 0x8: we asked for backup only.
+pub const MPTCP_SUBFLOW_BACKUP: u32 = 0x8;
+/// struct mptcp_subflow.flags, 0x10: the peer asked for backup only.
+pub const MPTCP_SUBFLOW_PEER_BACKUP: u32 = 0x10;
+
+/// mptcp_bindx(): as TCP_MULTIPATH_ADD. Exactly one of this and the next.
+pub const MPTCP_BINDX_ADD_ADDR: i32 = 0x1;
+/// mptcp_bindx(): as TCP_MULTIPATH_REMOVE.
+pub const MPTCP_BINDX_REM_ADDR: i32 = 0x2;
+/// mptcp_bindx(), 0x10 with ADD_ADDR: the addresses' subflows are for backup.
+pub const MPTCP_BINDX_BACKUP: i32 = 0x10;
+/// mptcp_bindx(), 0x20 with ADD_ADDR: use them, never tell the peer.
+pub const MPTCP_BINDX_NO_ADVERTISE: i32 = 0x20;
+/// mptcp_bindx(), 0x40 with ADD_ADDR: tell the peer, open no subflow from them.
+pub const MPTCP_BINDX_NO_SUBFLOW: i32 = 0x40;
+
+/// struct mptcp_caps.backend: nobody controls paths.
+pub const MPTCP_BACKEND_NONE: u32 = 0;
+/// struct mptcp_caps.backend: mptcpapid does.
+pub const MPTCP_BACKEND_BROKER: u32 = 1;
+/// struct mptcp_caps.backend: this process does, with CAP_NET_ADMIN.
+pub const MPTCP_BACKEND_DIRECT: u32 = 2;
+
+/// struct mptcp_caps.control: it can't be told.
+pub const MPTCP_CONTROL_UNKNOWN: u32 = 0;
+/// struct mptcp_caps.control: the in-kernel path manager.
+pub const MPTCP_CONTROL_KERNEL: u32 = 1;
+/// struct mptcp_caps.control: this library, for the one connection.
+pub const MPTCP_CONTROL_CONNECTION: u32 = 2;
+
+/// struct mptcp_caps.works, 0x1: Multipath TCP sockets can be made.
+pub const MPTCP_CAP_ENABLE: u32 = 0x1;
+/// struct mptcp_caps.works, 0x2: subflows can be listed.
+pub const MPTCP_CAP_SUBFLOWS: u32 = 0x2;
+/// struct mptcp_caps.works, 0x4: connections have an identifier.
+pub const MPTCP_CAP_CONNID: u32 = 0x4;
+/// struct mptcp_caps.works, 0x8.
+pub const MPTCP_CAP_CONN_STATS: u32 = 0x8;
+/// struct mptcp_caps.works, 0x10.
+pub const MPTCP_CAP_SUBFLOW_STATS: u32 = 0x10;
+/// struct mptcp_caps.works, 0x20: lists before connect(2).
+pub const MPTCP_CAP_ADD_BEFORE: u32 = 0x20;
+/// struct mptcp_caps.works, 0x40: ADD and REMOVE on a connection.
+pub const MPTCP_CAP_ADD_LIVE: u32 = 0x40;
+/// struct mptcp_caps.works, 0x80.
+pub const MPTCP_CAP_CLOSE_SUBFLOW: u32 = 0x80;
+/// struct mptcp_caps.works, 0x100: lists on listeners.
+pub const MPTCP_CAP_LISTEN: u32 = 0x100;
+/// struct mptcp_caps.works, 0x200: addresses for backup only.
+pub const MPTCP_CAP_BACKUP: u32 = 0x200;
+/// struct mptcp_caps.works, 0x400.
+pub const MPTCP_CAP_PROFILE: u32 = 0x400;
+/// struct mptcp_caps.works, 0x800.
+pub const MPTCP_CAP_REDUNDANCY: u32 = 0x800;
+/// struct mptcp_caps.works, 0x1000.
+pub const MPTCP_CAP_FATE_SHARING: u32 = 0x1000;
+/// struct mptcp_caps.works, 0x2000.
+pub const MPTCP_CAP_EVENTS: u32 = 0x2000;
+/// struct mptcp_caps.works, 0x4000: bind(2) still works after ADD (Linux 6.8).
+pub const MPTCP_CAP_LATE_BIND: u32 = 0x4000;
+
+/// A subflow: 288 bytes, frozen.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mptcp_subflow {
+    /// Local address and port; IPv4-mapped ones are shown as AF_INET.
+    pub local: libc::sockaddr_storage,
+    /// Remote address and port, of the same family.
+    pub remote: libc::sockaddr_storage,
+    /// The kernel's number, in order of creation from 1; 0 not known.
+    pub id: u32,
+    /// MPTCP_SUBFLOW_*.
+    pub flags: u32,
+    /// Zero.
+    pub reserved: [u32; 6],
+}
+
+/// What works here, told beforehand.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mptcp_caps {
+    /// MPTCP_CAP_*: works now, for this descriptor.
+    pub works: u64,
+    /// MPTCP_CAP_*: this library can tell.
+    pub known: u64,
+    /// MPTCP_BACKEND_*.
+    pub backend: u32,
+    /// errno: why not a better one; 0: nothing is missing.
+    pub backend_errno: i32,
+    /// MPTCP_CONTROL_*.
+    pub control: u32,
+    /// MPTCPAPI_VERSION_NUMBER of the library loaded.
+    pub library: u32,
+    /// Subflows of a connection at most, the initial one included; 0 not known.
+    pub subflows_max: u32,
+    /// Addresses of a list at most.
+    pub addrs_max: u32,
+    /// Zero.
+    pub reserved: [u32; 2],
+    /// Why not better, in words: UTF-8, NUL at the end.
+    pub reason: [c_char; 208],
+}
+
+const _: () = {
+    assert!(size_of::<mptcp_subflow>() == 288);
+    assert!(std::mem::offset_of!(mptcp_subflow, remote) == 128);
+    assert!(std::mem::offset_of!(mptcp_subflow, id) == 256);
+    assert!(std::mem::offset_of!(mptcp_subflow, reserved) == 264);
+    assert!(size_of::<mptcp_caps>() == 256);
+    assert!(std::mem::offset_of!(mptcp_caps, backend) == 16);
+    assert!(std::mem::offset_of!(mptcp_caps, reason) == 48);
+};

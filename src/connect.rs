@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! connectx: one peer, several addresses, in turn; the first subflow starts
+//! where the list says.
+
+use crate::addr;
+use crate::engine::Key;
+use crate::error::{Errno, Error, KernelResult, Result};
+use crate::kernel::process::{self, PerProcess};
+use crate::kernel::{route, sockopt, uapi};
+use crate::path::{self, Start};
+use crate::socket::{self, Socket, Stage};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Where a connection attempt in steps has got to.
+#[derive(Clone, Debug)]
+struct Position {
+    peers: Vec<SocketAddr>,
+    at: usize,
+}
+
+static POSITIONS: PerProcess<Mutex<HashMap<Key, Position>>> = PerProcess::new();
+
+/// Attempts whose socket was closed half-way are never finished; no more than
+/// these are remembered.
+const POSITIONS_MAX: usize = 65536;
+
+fn positions() -> Result<MutexGuard<'static, HashMap<Key, Position>>> {
+    let map = POSITIONS.get_or_init(|| Mutex::new(HashMap::new()));
+    let map = map.map_err(|e| Error::kernel(e, "making room for state"))?;
+    Ok(map.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn remember(key: Key, position: Position) -> Result<()> {
+    let mut positions = positions()?;
+    if positions.len() >= POSITIONS_MAX
+        && let Some(any) = positions.keys().next().copied()
+    {
+        positions.remove(&any);
+    }
+    positions.insert(key, position);
+    Ok(())
+}
+
+fn recall(key: &Key) -> Option<Position> {
+    POSITIONS.get()?;
+    positions().ok()?.get(key).cloned()
+}
+
+fn forget(key: &Key) {
+    if POSITIONS.get().is_some()
+        && let Ok(mut positions) = positions()
+    {
+        positions.remove(key);
+    }
+}
+
+/// Connects to the first of these addresses of *one* peer that answers; the
+/// others get subflows as the engine can. The connection id, 0 for plain TCP.
+///
+/// On a non-blocking socket: EINPROGRESS; when the socket is writable call
+/// again with the same list. EINTR: call again.
+pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
+    let socket = Socket::of(fd.as_fd())?;
+    let peers: Vec<SocketAddr> = peers.iter().copied().map(addr::canonical).collect();
+    if peers.is_empty() || peers.len() > addr::LIST_MAX {
+        return Err(Error::new(libc::EINVAL, format!("one to {} addresses of the peer", addr::LIST_MAX)));
+    }
+    for peer in &peers {
+        socket.check_family(peer)?;
+    }
+    let key = socket::identity(&socket)?;
+    let mut at = match socket.stage()? {
+        Stage::Connected => return connected(&socket, key, &peers),
+        Stage::Listening => return Err(Error::new(libc::EISCONN, "the socket listens")),
+        Stage::Connecting if sockopt::nonblocking(socket.fd) => {
+            return Err(Error::new(libc::EALREADY, "the connection attempt is still under way"));
+        }
+        Stage::Connecting => {
+            let position = recall(&key).filter(|position| position.peers == peers);
+            let at = position.map_or(0, |position| position.at);
+            match wait(&socket, &peers, at) {
+                Ok(()) => return connected(&socket, key, &peers),
+                Err(errno) => next(&socket, key, &peers, at, errno)?,
+            }
+        }
+        Stage::Unconnected => match recall(&key).filter(|position| position.peers == peers) {
+            None => 0,
+            // The attempt that was under way has failed.
+            Some(position) => {
+                let errno = sockopt::get_int(socket.fd, libc::SOL_SOCKET, libc::SO_ERROR);
+                let errno = errno.ok().filter(|errno| *errno != 0).unwrap_or(libc::ECONNREFUSED);
+                next(&socket, key, &peers, position.at, Errno(errno))?
+            }
+        },
+    };
+    let deadline = deadline(&socket);
+    loop {
+        let left = peers.get(at..).unwrap_or_default();
+        let Some(peer) = left.first() else {
+            return Err(Error::new(libc::EINVAL, "no address left to try"));
+        };
+        start(&socket, left, peer)?;
+        match attempt(&socket, peer, deadline, left.len()) {
+            Ok(()) => return connected(&socket, key, &peers),
+            Err(Errno(libc::EINPROGRESS)) if deadline.is_some_and(|d| process::milliseconds() < d) && left.len() > 1 => {
+                // Its share of SO_SNDTIMEO is over; a blocking socket goes on.
+                at = next(&socket, key, &peers, at, Errno(libc::ETIMEDOUT))?;
+            }
+            Err(errno @ Errno(libc::EINPROGRESS | libc::EINTR)) => {
+                remember(key, Position { peers: peers.clone(), at })?;
+                return Err(Error::kernel(errno, &format!("connecting to {peer}")));
+            }
+            Err(errno) => at = next(&socket, key, &peers, at, errno)?,
+        }
+    }
+}
+
+/// The connection is there: to a peer of the list?
+fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32> {
+    forget(&key);
+    let peer = sockopt::peername(socket.fd).map(addr::canonical);
+    let peer = peer.map_err(|e| Error::kernel(e, "asking for the peer"))?;
+    if !peers.iter().any(|known| same_peer(known, &peer)) {
+        return Err(Error::new(libc::EISCONN, format!("the socket is connected to {peer}, not to one of the list")));
+    }
+    path::touch();
+    Ok(match sockopt::info(socket.fd) {
+        Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => info.token,
+        _ => 0,
+    })
+}
+
+/// connect(2) to a wildcard reaches this host under another name.
+fn same_peer(asked: &SocketAddr, got: &SocketAddr) -> bool {
+    asked == got || (addr::is_wildcard(asked) && asked.port() == got.port())
+}
+
+/// The position after a failed attempt; the last attempt's error where there
+/// is none.
+fn next(socket: &Socket<'_>, key: Key, peers: &[SocketAddr], at: usize, errno: Errno) -> Result<usize> {
+    if matches!(errno, Errno(libc::EINTR | libc::EINPROGRESS)) {
+        return Err(Error::kernel(errno, "connecting"));
+    }
+    let peer = peers.get(at).map(SocketAddr::to_string).unwrap_or_default();
+    // What is left of the attempt; without it the next connect(2) would only
+    // report the old failure.
+    let _ = sockopt::disconnect(socket.fd);
+    if socket.mptcp
+        && let Some(control) = path::existing()
+    {
+        control.disconnected(socket);
+    }
+    let errno = match errno {
+        // Not of connect(2)'s table: a local address that can't be used.
+        Errno(libc::EINVAL) => Errno(libc::EADDRNOTAVAIL),
+        errno => errno,
+    };
+    if at + 1 < peers.len() {
+        return Ok(at + 1);
+    }
+    forget(&key);
+    let more = if peers.len() > 1 { ", the last of the list" } else { "" };
+    Err(Error::kernel(errno, &format!("connecting to {peer}{more}")))
+}
+
+/// Makes the socket ready for an attempt: under control where it is bound or
+/// has a list, and bound to the list's address that routes to the peer.
+fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<()> {
+    if !socket.mptcp {
+        return Ok(());
+    }
+    let choices = match path::control() {
+        Ok(control) => match control.before_connect(socket, left) {
+            Ok(Start::From(choices)) => choices,
+            Ok(Start::AsIs) => return Ok(()),
+            // Nothing was promised for a socket without a list.
+            Err(error) if matches!(error.errno(), libc::EPERM | libc::EOPNOTSUPP) && !listed(socket) => return Ok(()),
+            Err(error) => return Err(error),
+        },
+        Err(_) => return Ok(()),
+    };
+    let preferred = route::source(peer).ok();
+    let fits = |choice: &&SocketAddr| choice.is_ipv4() == peer.is_ipv4();
+    let routed = choices.iter().filter(fits).find(|c| preferred.is_some_and(|p| addr::same_ip(&p, c)));
+    let chosen = routed.or_else(|| choices.iter().filter(fits).find(|choice| route::reaches(choice, peer)));
+    let Some(local) = chosen else {
+        // The last to be tried names the error; others may still work.
+        if left.len() > 1 && choices.iter().any(|choice| left.iter().any(|p| p.is_ipv4() == choice.is_ipv4())) {
+            return Ok(());
+        }
+        return Err(Error::new(libc::EADDRNOTAVAIL, format!("no address of the list routes to {peer}")));
+    };
+    bind(socket, local)
+}
+
+fn listed(socket: &Socket<'_>) -> bool {
+    path::existing().is_some_and(|control| control.list(socket).is_some())
+}
+
+fn bind(socket: &Socket<'_>, local: &SocketAddr) -> Result<()> {
+    let name = sockopt::sockname(socket.fd).map(addr::canonical);
+    if name.is_ok_and(|name| addr::covers(local, &name) && name.port() != 0) {
+        return Ok(());
+    }
+    let bound = if local.port() == 0 {
+        // Without late binding a port is chosen now, and kept.
+        socket.late_bind(local).or_else(|_| sockopt::bind(socket.fd, &socket.native(*local)))
+    } else {
+        sockopt::bind(socket.fd, &socket.native(*local))
+    };
+    bound.map_err(|errno| match errno {
+        Errno(libc::EADDRINUSE) => Error::new(libc::EADDRINUSE, format!("{local} is taken")),
+        Errno(libc::EACCES) => Error::new(libc::EACCES, format!("{local} needs CAP_NET_BIND_SERVICE")),
+        Errno(libc::EADDRNOTAVAIL) => {
+            Error::new(libc::EADDRNOTAVAIL, format!("{} is not an address of this host any more", local.ip()))
+        }
+        errno => Error::kernel(errno, &format!("binding to {local}")),
+    })?;
+    if let Some(control) = path::existing() {
+        control.bound_by_us(socket, *local);
+    }
+    Ok(())
+}
+
+/// When SO_SNDTIMEO ends it, on a blocking socket.
+fn deadline(socket: &Socket<'_>) -> Option<u64> {
+    if sockopt::nonblocking(socket.fd) {
+        return None;
+    }
+    let mut bytes = [0u8; 16];
+    let len = sockopt::get(socket.fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &mut bytes).ok()?;
+    let (seconds, micros) = bytes.get(..len)?.split_at_checked(len / 2)?;
+    let number = |b: &[u8]| match b.len() {
+        8 => b.try_into().ok().map(u64::from_ne_bytes),
+        4 => b.try_into().ok().map(u32::from_ne_bytes).map(u64::from),
+        _ => None,
+    };
+    let millis = number(seconds)?.saturating_mul(1000).saturating_add(number(micros)? / 1000);
+    (millis > 0).then(|| process::milliseconds().saturating_add(millis))
+}
+
+/// One connect(2); with a deadline and others to try, for its share of it.
+fn attempt(socket: &Socket<'_>, peer: &SocketAddr, deadline: Option<u64>, left: usize) -> KernelResult<()> {
+    let target = socket.native(*peer);
+    let Some(deadline) = deadline else { return sockopt::connect(socket.fd, &target) };
+    let remaining = deadline.saturating_sub(process::milliseconds());
+    let share = (remaining / left.max(1) as u64).max(1);
+    with_timeout(socket, share, || sockopt::connect(socket.fd, &target))
+}
+
+/// SO_SNDTIMEO is what bounds connect(2); the application's own value comes
+/// back after it.
+fn with_timeout(socket: &Socket<'_>, millis: u64, act: impl FnOnce() -> KernelResult<()>) -> KernelResult<()> {
+    let mut own = [0u8; 16];
+    let len = sockopt::get(socket.fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &mut own)?;
+    let own = own.get(..len).unwrap_or_default();
+    let (seconds, micros) = (millis / 1000, millis % 1000 * 1000);
+    let share = match len {
+        16 => [seconds.to_ne_bytes(), micros.to_ne_bytes()].concat(),
+        _ => [(seconds as u32).to_ne_bytes(), (micros as u32).to_ne_bytes()].concat(),
+    };
+    sockopt::set(socket.fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &share)?;
+    let result = act();
+    sockopt::set(socket.fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, own)?;
+    result
+}
+
+/// Waits for the attempt that is under way: connect(2) on a connecting socket
+/// does.
+fn wait(socket: &Socket<'_>, peers: &[SocketAddr], at: usize) -> KernelResult<()> {
+    let peer = peers.get(at).or(peers.first()).ok_or(Errno(libc::EINVAL))?;
+    match sockopt::connect(socket.fd, &socket.native(*peer)) {
+        Err(Errno(libc::EISCONN)) => Ok(()),
+        other => other,
+    }
+}

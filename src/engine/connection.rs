@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is known of one connection, and what it may and should use: facts and
+//! pure questions. [`super::Engine`] acts on the answers.
+
+use super::ids::Ids;
+use super::{Key, RequestId, Time};
+use crate::addr;
+use std::net::SocketAddr;
+
+/// A local address that the application listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Canonical; port 0 for any.
+    pub addr: SocketAddr,
+    /// Its subflows are for backup.
+    pub backup: bool,
+    /// The peer may be told of it.
+    pub advertise: bool,
+    /// We open subflows from it.
+    pub subflow: bool,
+}
+
+impl From<SocketAddr> for Entry {
+    fn from(addr: SocketAddr) -> Self {
+        Self { addr, backup: false, advertise: true, subflow: true }
+    }
+}
+
+/// The device a socket is bound to, and the addresses on it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Device {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Canonical, port 0.
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// How far the socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not connected; also while it listens.
+    Prepared,
+    /// A connection.
+    Open,
+}
+
+/// Whether subflows can be made yet (KERNEL: SUBFLOW_CREATE needs a
+/// connection that the peer has acknowledged).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// Nobody said; trying tells.
+    Unknown,
+    /// The event is still to come.
+    No,
+    /// They can.
+    Yes,
+}
+
+/// How far a subflow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A command is out.
+    Asked,
+    /// The SYN is out.
+    Syn,
+    /// Established, since when.
+    Up(Time),
+}
+
+/// A subflow, or one that may become so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subflow {
+    /// As the kernel names it; the port is 0 while it isn't known.
+    pub local: SocketAddr,
+    /// As the kernel names it.
+    pub remote: SocketAddr,
+    /// MPTCP address id.
+    pub local_id: u8,
+    /// How far.
+    pub state: State,
+    /// The connection's first.
+    pub initial: bool,
+    /// What the kernel was last asked for.
+    pub backup: bool,
+    /// A command to close it is out.
+    pub closing: bool,
+}
+
+impl Subflow {
+    /// Local address in the form of lists.
+    pub fn from(&self) -> SocketAddr {
+        addr::canonical(self.local)
+    }
+
+    /// Remote address in the form of lists.
+    pub fn to(&self) -> SocketAddr {
+        addr::canonical(self.remote)
+    }
+
+    /// Carries data, as far as we know.
+    pub fn up(&self) -> bool {
+        matches!(self.state, State::Up(_)) && !self.closing
+    }
+}
+
+/// An address of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The peer's id for it; 0 for the initial one, `None` where the
+    /// application named it.
+    pub id: Option<u8>,
+    /// Canonical.
+    pub addr: SocketAddr,
+}
+
+/// A pair that did not work, and when to try it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+    pub until: Time,
+    pub wait: Time,
+}
+
+/// Addresses on their way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Removal {
+    pub addrs: Vec<SocketAddr>,
+    pub deadline: Time,
+    /// Who waits for it; answered when the kernel has been told.
+    pub request: Option<RequestId>,
+}
+
+/// An ADD whose commands are out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Addition {
+    pub request: RequestId,
+    pub commands: Vec<u64>,
+    pub entries: Vec<Entry>,
+    pub excluded: Vec<SocketAddr>,
+    pub added: Vec<SocketAddr>,
+}
+
+/// One socket: before, during its connection, or listening.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// Identity of the socket.
+    pub key: Key,
+    /// The kernel's token, once there is a connection.
+    pub token: Option<u32>,
+    /// How far it is.
+    pub phase: Phase,
+    /// It was accepted, not made.
+    pub server: bool,
+    /// Whether subflows can be made.
+    pub ready: Ready,
+    /// There is a list: nothing but it may be used.
+    pub listed: bool,
+    /// The list; where `listed` is false, what was added to all the rest.
+    pub entries: Vec<Entry>,
+    /// The specific address that the application bound the socket to.
+    pub bound: Option<SocketAddr>,
+    /// The device that the application bound the socket to.
+    pub device: Option<Device>,
+    /// Removed without having been listed.
+    pub excluded: Vec<SocketAddr>,
+    /// Address pair of the initial subflow, canonical.
+    pub initial: Option<(SocketAddr, SocketAddr)>,
+    /// Subflows, in order of creation.
+    pub subflows: Vec<Subflow>,
+    /// Addresses of the peer, the initial one first.
+    pub peers: Vec<Peer>,
+    pub(super) ids: Ids,
+    pub(super) announced: Vec<(SocketAddr, u8)>,
+    pub(super) listening: Vec<SocketAddr>,
+    pub(super) failures: Vec<Failure>,
+    pub(super) removals: Vec<Removal>,
+    pub(super) additions: Vec<Addition>,
+    pub(super) routing: Vec<SocketAddr>,
+}
+
+/// Further subflows made because the *peer* announced an address: a peer that
+/// announces 255 must not get 255.
+const PEER_DRIVEN_MAX: usize = 8;
+
+/// A subflow that should be there and is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// From here to there.
+    Pair(SocketAddr, SocketAddr),
+    /// To there, from where routing says.
+    Routed(SocketAddr),
+}
+
+impl Connection {
+    pub(super) fn new(key: Key) -> Self {
+        Self {
+            key,
+            token: None,
+            phase: Phase::Prepared,
+            server: false,
+            ready: Ready::Unknown,
+            listed: false,
+            entries: Vec::new(),
+            bound: None,
+            device: None,
+            excluded: Vec::new(),
+            initial: None,
+            subflows: Vec::new(),
+            peers: Vec::new(),
+            ids: Ids::default(),
+            announced: Vec::new(),
+            listening: Vec::new(),
+            failures: Vec::new(),
+            removals: Vec::new(),
+            additions: Vec::new(),
+            routing: Vec::new(),
+        }
+    }
+
+    /// Whether only certain local addresses may be used (RFC 6897 5.3.2).
+    pub fn restricted(&self) -> bool {
+        self.listed || self.bound.is_some() || self.device.is_some()
+    }
+
+    /// Whether anything here needs control of the connection's paths.
+    pub fn steers(&self) -> bool {
+        self.restricted() || !self.entries.is_empty() || !self.excluded.is_empty()
+    }
+
+    /// The list that the application sees; `None` where there is none.
+    pub fn list(&self) -> Option<Vec<SocketAddr>> {
+        self.listed.then(|| self.entries.iter().map(|entry| entry.addr).collect())
+    }
+
+    /// Whether a subflow may use this local address.
+    pub fn allows(&self, local: &SocketAddr) -> bool {
+        let local = addr::canonical(*local);
+        if self.excluded.iter().any(|gone| addr::covers(gone, &local)) {
+            return false;
+        }
+        !self.restricted()
+            || self.entries.iter().any(|entry| addr::covers(&entry.addr, &local))
+            || self.bound.is_some_and(|bound| addr::same_ip(&bound, &local))
+            || self.device.as_ref().is_some_and(|d| d.addrs.iter().any(|a| addr::same_ip(a, &local)))
+    }
+
+    /// The list's entry for a local address, the one with its port first.
+    pub fn entry(&self, local: &SocketAddr) -> Option<&Entry> {
+        let local = addr::canonical(*local);
+        let named = self.entries.iter().find(|entry| entry.addr == local);
+        named.or_else(|| self.entries.iter().find(|entry| addr::covers(&entry.addr, &local)))
+    }
+
+    /// The interface that a subflow from this address keeps to.
+    pub(super) fn ifindex(&self, local: &SocketAddr) -> u32 {
+        match &self.device {
+            Some(device) if device.addrs.iter().any(|a| addr::same_ip(a, local)) => device.ifindex,
+            _ => match local {
+                SocketAddr::V6(v6) => v6.scope_id(),
+                SocketAddr::V4(_) => 0,
+            },
+        }
+    }
+
+    /// Where the first subflow may start from, best first: what is bound,
+    /// then the list in its order, backup addresses last.
+    pub fn first_choices(&self) -> Vec<SocketAddr> {
+        let mut choices: Vec<SocketAddr> = self.bound.into_iter().collect();
+        for backup in [false, true] {
+            choices.extend(
+                self.entries.iter().filter(|e| e.subflow && e.backup == backup).map(|e| e.addr),
+            );
+        }
+        if let Some(device) = &self.device {
+            choices.extend(device.addrs.iter().copied());
+        }
+        choices.retain(|choice| self.allows(choice));
+        choices
+    }
+
+    /// Local addresses that should each have a subflow.
+    fn sources(&self) -> Vec<SocketAddr> {
+        let listed = self.entries.iter().filter(|entry| entry.subflow).map(|entry| entry.addr);
+        let bound = self.bound.map(|bound| addr::with_port(bound, 0));
+        let mut sources: Vec<SocketAddr> = Vec::new();
+        for source in listed.chain(bound) {
+            let excluded = self.excluded.iter().any(|gone| addr::covers(gone, &source));
+            if !excluded && !sources.iter().any(|known| addr::covers(known, &source)) {
+                sources.push(source);
+            }
+        }
+        sources
+    }
+
+    fn failing(&self, local: &SocketAddr, remote: &SocketAddr, now: Time) -> bool {
+        self.failures.iter().any(|f| f.local == *local && f.remote == *remote && f.until > now)
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Subflow> {
+        self.subflows.iter().filter(|subflow| !subflow.closing)
+    }
+
+    /// The subflows that are missing: each local address that should be used
+    /// gets one, and each address of the peer. Where there is a choice, the
+    /// end that has the fewest.
+    pub(super) fn wanted(&self, max: usize, now: Time) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        if self.server {
+            // The client makes them (KERNEL: it is the one who can).
+            return wanted;
+        }
+        let sources = self.sources();
+        let mut pairs: Vec<(SocketAddr, SocketAddr)> =
+            self.live().map(|subflow| (subflow.from(), subflow.to())).collect();
+        let room = |pairs: &Vec<(SocketAddr, SocketAddr)>| pairs.len() < max;
+
+        for source in &sources {
+            if !room(&pairs) || pairs.iter().any(|(from, _)| addr::covers(source, from)) {
+                continue;
+            }
+            let uses = |peer: &Peer| pairs.iter().filter(|(_, to)| *to == peer.addr).count().min(1);
+            let best = self
+                .peers
+                .iter()
+                .filter(|peer| peer.addr.is_ipv4() == source.is_ipv4())
+                .filter(|peer| !self.failing(source, &peer.addr, now))
+                .min_by_key(|peer| uses(peer));
+            if let Some(peer) = best {
+                pairs.push((*source, peer.addr));
+                wanted.push(Wanted::Pair(*source, peer.addr));
+            }
+        }
+        for peer in &self.peers {
+            let enough = pairs.len() >= PEER_DRIVEN_MAX || !room(&pairs);
+            if enough || pairs.iter().any(|(_, to)| *to == peer.addr) {
+                continue;
+            }
+            let uses = |source: &SocketAddr| pairs.iter().filter(|(from, _)| addr::covers(source, from)).count();
+            let best = sources
+                .iter()
+                .filter(|source| source.is_ipv4() == peer.addr.is_ipv4())
+                .filter(|source| !self.failing(source, &peer.addr, now))
+                .min_by_key(|source| uses(source));
+            match best {
+                Some(source) => {
+                    pairs.push((*source, peer.addr));
+                    wanted.push(Wanted::Pair(*source, peer.addr));
+                }
+                None if !self.restricted() && sources.is_empty() => {
+                    let anywhere = addr::with_port(super::unspecified(&peer.addr), 0);
+                    if !self.routing.contains(&peer.addr) && !self.failing(&anywhere, &peer.addr, now) {
+                        wanted.push(Wanted::Routed(peer.addr));
+                    }
+                }
+                None => {}
+            }
+        }
+        wanted
+    }
+
+    /// Addresses the peer should be told of.
+    pub(super) fn to_announce(&self) -> Vec<SocketAddr> {
+        let initial = self.initial.map(|(local, _)| local);
+        self.entries
+            .iter()
+            .filter(|entry| entry.advertise && (self.server || !entry.subflow))
+            .map(|entry| entry.addr)
+            .filter(|addr| !self.excluded.iter().any(|gone| addr::covers(gone, addr)))
+            .filter(|addr| !initial.is_some_and(|initial| addr::covers(addr, &initial)))
+            .filter(|addr| !self.announced.iter().any(|(known, _)| known == addr))
+            .collect()
+    }
+
+    /// Whether a subflow is one of those on their way out.
+    pub(super) fn leaving(&self, local: &SocketAddr) -> bool {
+        let local = addr::canonical(*local);
+        self.removals.iter().any(|r| r.addrs.iter().any(|gone| addr::covers(gone, &local)))
+    }
+
+    /// A subflow that may stay and carries data.
+    pub(super) fn has_alternative(&self) -> bool {
+        self.live().any(|s| s.up() && !self.leaving(&s.local) && self.allows(&s.local))
+    }
+
+    /// A subflow that may stay and is on its way.
+    pub(super) fn awaits_alternative(&self) -> bool {
+        let coming = |s: &Subflow| !s.up() && !self.leaving(&s.local) && self.allows(&s.local);
+        !self.routing.is_empty() || self.live().any(coming)
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! MPTCP address ids of one connection (RFC 8684 section 3.4.1).
+//!
+//! The kernel keeps a table of its own, keyed by address *and* port, and takes
+//! whatever id a command names (KERNEL pm_userspace.c). So an address keeps one
+//! id, and with it the port that the kernel's entry was made with, until it is
+//! removed; id 0 is the initial subflow's address and never given out.
+
+use std::net::SocketAddr;
+
+/// One id in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// The id.
+    pub id: u8,
+    /// The address as it is known to the application: port 0 for any.
+    pub addr: SocketAddr,
+    /// The port that commands for it name.
+    pub port: u16,
+}
+
+/// The table.
+#[derive(Clone, Debug, Default)]
+pub struct Ids {
+    slots: Vec<Slot>,
+    last: u8,
+}
+
+impl Ids {
+    /// The slot of an address, exactly this port.
+    pub fn get(&self, addr: &SocketAddr) -> Option<Slot> {
+        self.slots.iter().find(|slot| slot.addr == *addr).copied()
+    }
+
+    /// Notes an id that the kernel gave, whatever we knew of it.
+    pub fn reserve(&mut self, id: u8, addr: SocketAddr, port: u16) {
+        self.slots.retain(|slot| slot.id != id && slot.addr != addr);
+        self.slots.push(Slot { id, addr, port });
+    }
+
+    /// The address's id, or a new one: 1 to 255, the one longest unused first.
+    /// `None` when all are taken.
+    pub fn allocate(&mut self, addr: SocketAddr, port: u16) -> Option<Slot> {
+        if let Some(slot) = self.get(&addr) {
+            return Some(slot);
+        }
+        let mut id = self.last;
+        for _ in 1..=u8::MAX {
+            id = if id == u8::MAX { 1 } else { id + 1 };
+            if !self.slots.iter().any(|slot| slot.id == id) {
+                let slot = Slot { id, addr, port };
+                self.slots.push(slot);
+                self.last = id;
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// From now on commands for this address name another port.
+    pub fn set_port(&mut self, addr: &SocketAddr, port: u16) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.addr == *addr) {
+            slot.port = port;
+        }
+    }
+
+    /// Gives the id of an address up.
+    pub fn free(&mut self, addr: &SocketAddr) {
+        self.slots.retain(|slot| slot.addr != *addr);
+    }
+
+    /// Every slot.
+    pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.slots.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn addr(n: u16) -> SocketAddr {
+        let [a, b] = n.to_be_bytes();
+        (Ipv4Addr::new(10, 0, a, b), 0).into()
+    }
+
+    #[test]
+    fn an_address_keeps_its_id_and_zero_is_never_given() {
+        let mut ids = Ids::default();
+        let given: Vec<u8> = (0..255).map(|n| ids.allocate(addr(n), 0).unwrap().id).collect();
+        assert!(!given.contains(&0));
+        assert_eq!(given.iter().collect::<std::collections::BTreeSet<_>>().len(), 255);
+        assert!(ids.allocate(addr(300), 0).is_none());
+        assert_eq!(ids.allocate(addr(7), 0).unwrap().id, given[7]);
+        ids.free(&addr(7));
+        assert_eq!(ids.allocate(addr(300), 0).unwrap().id, given[7]);
+    }
+
+    #[test]
+    fn a_freed_id_is_not_used_again_at_once() {
+        let mut ids = Ids::default();
+        let first = ids.allocate(addr(1), 0).unwrap().id;
+        ids.free(&addr(1));
+        assert_ne!(ids.allocate(addr(2), 0).unwrap().id, first);
+    }
+}

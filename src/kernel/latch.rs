@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The per-socket switch of the path manager.
+//!
+//! A socket keeps the path manager that its network namespace named when the
+//! socket was made, or when it was last disconnected by connect(AF_UNSPEC). So
+//! for a moment the namespace is told "userspace", one unconnected socket is
+//! disconnected, and the namespace gets its value back: that socket alone is
+//! under per-connection control. Between those two writes other new sockets of
+//! the namespace are caught too, so the window is as short as it can be: no
+//! signal, no path look-up, no allocation in it.
+//!
+//! Two who do this at once would undo each other, and one who dies in it would
+//! leave the namespace switched. Therefore a lock file, and in it, while the
+//! switch is under way, the value to restore: whoever takes the lock next
+//! repairs.
+
+use super::{process, sockopt};
+use crate::error::{Errno, KernelResult};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Read;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+const USERSPACE: &[u8] = b"userspace";
+/// Where the lock lives for everybody who may write there.
+const SHARED: &str = "/run/mptcpapi";
+
+/// What stands in the way, by stage: the words are made from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The kernel has no choice of path manager (before 5.19), or /proc is not
+    /// there.
+    NoSysctl(Errno),
+    /// /proc/sys can't be written.
+    ReadOnly(Errno),
+    /// No place for the lock file.
+    NoLock(Errno),
+    /// Somebody keeps the lock.
+    Locked,
+    /// The kernel refused the switch itself.
+    Kernel(Errno),
+}
+
+/// The sysctl of one network namespace, and the lock that guards it.
+#[derive(Debug)]
+pub struct Latch {
+    sysctl: File,
+    numeric: bool,
+    writable: Result<(), Errno>,
+    lock: Option<File>,
+    /// What names this namespace in the lock file: its cookie is unique until
+    /// the machine restarts, which the boot id tells where the file outlives it.
+    name: String,
+}
+
+impl Latch {
+    /// Opens the sysctl of the calling thread's network namespace, whose
+    /// cookie is `namespace`.
+    pub fn open(namespace: u64) -> Result<Self, Fault> {
+        let open = |path: &str| match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => Ok((file, Ok(()))),
+            Err(error) => {
+                let why = Errno::of(&error);
+                File::open(path).map(|file| (file, Err(why))).map_err(|e| Errno::of(&e))
+            }
+        };
+        let (numeric, (sysctl, writable)) = match open("/proc/sys/net/mptcp/path_manager") {
+            Ok(opened) => (false, opened),
+            Err(_) => match open("/proc/sys/net/mptcp/pm_type") {
+                Ok(opened) => (true, opened),
+                Err(errno) => return Err(Fault::NoSysctl(errno)),
+            },
+        };
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let name = format!("{} {namespace}", boot.trim());
+        Ok(Self { sysctl, numeric, writable, lock: None, name })
+    }
+
+    /// Whether the namespace as a whole is in userspace mode now.
+    pub fn userspace(&self) -> KernelResult<bool> {
+        let mut value = Value::default();
+        self.read(&mut value)?;
+        Ok(self.is_userspace(&value))
+    }
+
+    /// Why the sysctl can't be written, if so.
+    pub fn writable(&self) -> Result<(), Errno> {
+        self.writable
+    }
+
+    fn is_userspace(&self, value: &Value) -> bool {
+        if self.numeric { value.text() == b"1" } else { value.text() == USERSPACE }
+    }
+
+    fn read(&self, value: &mut Value) -> KernelResult<()> {
+        let len = self.sysctl.read_at(&mut value.bytes, 0).map_err(|e| Errno::of(&e))?;
+        value.len = len.min(value.bytes.len());
+        Ok(())
+    }
+
+    fn write(&self, text: &[u8]) -> KernelResult<()> {
+        loop {
+            match self.sysctl.write_at(text, 0) {
+                Ok(_) => return Ok(()),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Errno::of(&e)),
+            }
+        }
+    }
+
+    /// Puts an unconnected socket under the userspace path manager. It must
+    /// not be connected, connecting or listening: that kills it.
+    pub fn switch(&mut self, fd: BorrowedFd<'_>) -> Result<(), Fault> {
+        self.within(|| sockopt::disconnect(fd))?.map_err(Fault::Kernel)
+    }
+
+    /// Makes a socket under the userspace path manager.
+    pub fn socket(&mut self, domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd, Fault> {
+        self.within(|| sockopt::socket(domain, kind, protocol))?.map_err(Fault::Kernel)
+    }
+
+    /// Gives an unconnected socket back to the path manager that the namespace
+    /// names.
+    pub fn release(&mut self, fd: BorrowedFd<'_>) -> Result<(), Fault> {
+        let guard = self.locked()?;
+        let result = sockopt::disconnect(fd).map_err(Fault::Kernel);
+        drop(guard);
+        result
+    }
+
+    /// Runs `act` while the namespace says "userspace".
+    fn within<T>(&mut self, act: impl FnOnce() -> T) -> Result<T, Fault> {
+        if self.userspace().map_err(Fault::NoSysctl)? && self.lock.is_none() && self.writable.is_err() {
+            // Read-only /proc/sys in a namespace that was set up for it.
+            return Ok(act());
+        }
+        self.writable.map_err(Fault::ReadOnly)?;
+        let guard = self.locked()?;
+        let window = Window::open(&guard)?;
+        let result = act();
+        window.close()?;
+        Ok(result)
+    }
+
+    /// Takes the lock, and repairs what a dead owner left.
+    fn locked(&mut self) -> Result<Locked<'_>, Fault> {
+        if self.lock.is_none() {
+            self.lock = Some(lock_file().map_err(Fault::NoLock)?);
+        }
+        let lock = self.lock.as_ref().ok_or(Fault::NoLock(Errno(libc::ENOENT)))?;
+        let deadline = process::milliseconds() + 1000;
+        // Not a waiting flock(2): one who was stopped in the switch must not
+        // stop everybody else for ever.
+        loop {
+            // SAFETY: flock takes integers.
+            if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+                break;
+            }
+            match Errno::last() {
+                Errno(libc::EWOULDBLOCK | libc::EINTR) if process::milliseconds() < deadline => {
+                    std::thread::sleep(std::time::Duration::from_micros(30));
+                }
+                Errno(libc::EWOULDBLOCK | libc::EINTR) => return Err(Fault::Locked),
+                errno => return Err(Fault::NoLock(errno)),
+            }
+        }
+        let locked = Locked { latch: self, lock };
+        locked.repair()?;
+        Ok(locked)
+    }
+}
+
+/// A sysctl's text; never allocates.
+#[derive(Clone, Copy, Default)]
+struct Value {
+    bytes: [u8; 32],
+    len: usize,
+}
+
+impl Value {
+    fn text(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default().trim_ascii()
+    }
+}
+
+/// The lock, held.
+struct Locked<'a> {
+    latch: &'a Latch,
+    lock: &'a File,
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // SAFETY: flock takes integers.
+        unsafe { libc::flock(self.lock.as_raw_fd(), libc::LOCK_UN) };
+    }
+}
+
+impl Locked<'_> {
+    /// Records: a line each, `boot cookie value`.
+    fn records(&self) -> KernelResult<String> {
+        let mut text = String::new();
+        let len = self.lock.metadata().map_err(|e| Errno::of(&e))?.len();
+        if len > 0 {
+            let mut bytes = vec![0; len.min(1 << 16) as usize];
+            let read = self.lock.read_at(&mut bytes, 0).map_err(|e| Errno::of(&e))?;
+            bytes.truncate(read);
+            text = String::from_utf8_lossy(&bytes).into_owned();
+        }
+        Ok(text)
+    }
+
+    fn store(&self, text: &str) -> KernelResult<()> {
+        let write = || {
+            self.lock.write_all_at(text.as_bytes(), 0)?;
+            self.lock.set_len(text.len() as u64)
+        };
+        write().map_err(|e| Errno::of(&e))
+    }
+
+    /// Undoes the switch of one who died in it.
+    fn repair(&self) -> Result<(), Fault> {
+        let records = self.records().map_err(Fault::NoLock)?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let name = self.latch.name.as_str();
+        let mut rest = String::new();
+        for line in records.lines() {
+            match line.strip_prefix(name).and_then(|l| l.strip_prefix(' ')) {
+                Some(value) => {
+                    if self.latch.userspace().map_err(Fault::NoSysctl)? {
+                        self.latch.write(value.as_bytes()).map_err(Fault::ReadOnly)?;
+                    }
+                }
+                // Another namespace's: theirs to repair. Bounded, in case
+                // nobody ever comes.
+                None if rest.len() < 4096 => {
+                    rest.push_str(line);
+                    rest.push('\n');
+                }
+                None => {}
+            }
+        }
+        self.store(&rest).map_err(Fault::NoLock)
+    }
+}
+
+/// The namespace says "userspace", from `open` to `close` or drop.
+struct Window<'a> {
+    locked: &'a Locked<'a>,
+    original: Value,
+    others: String,
+    open: bool,
+    _signals: process::SignalsHeld,
+}
+
+impl<'a> Window<'a> {
+    fn open(locked: &'a Locked<'a>) -> Result<Self, Fault> {
+        let mut original = Value::default();
+        locked.latch.read(&mut original).map_err(Fault::NoSysctl)?;
+        let mut window =
+            Self { locked, original, others: String::new(), open: false, _signals: process::SignalsHeld::new() };
+        if locked.latch.is_userspace(&original) {
+            return Ok(window);
+        }
+        window.others = locked.records().map_err(Fault::NoLock)?;
+        let value = String::from_utf8_lossy(original.text());
+        let record = format!("{}{} {value}\n", window.others, locked.latch.name);
+        locked.store(&record).map_err(Fault::NoLock)?;
+        let text: &[u8] = if locked.latch.numeric { b"1" } else { USERSPACE };
+        if let Err(errno) = locked.latch.write(text) {
+            let _ = locked.store(&window.others);
+            return Err(Fault::ReadOnly(errno));
+        }
+        window.open = true;
+        Ok(window)
+    }
+
+    fn restore(&mut self) -> Result<(), Fault> {
+        if std::mem::take(&mut self.open) {
+            // The record stays where this fails: the next one repairs.
+            self.locked.latch.write(self.original.text()).map_err(Fault::ReadOnly)?;
+            self.locked.store(&self.others).map_err(Fault::NoLock)?;
+        }
+        Ok(())
+    }
+
+    fn close(mut self) -> Result<(), Fault> {
+        self.restore()
+    }
+}
+
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        let _ = self.restore();
+    }
+}
+
+/// Opens the lock file: in the shared directory where this process may write
+/// there, else in one of its user's own. The file is nobody else's to lock.
+fn lock_file() -> KernelResult<File> {
+    let mut last = Errno(libc::ENOENT);
+    for (directory, shared) in places() {
+        match open_lock(&directory, shared) {
+            Ok(file) => return Ok(file),
+            Err(errno) => last = errno,
+        }
+    }
+    Err(last)
+}
+
+fn places() -> Vec<(PathBuf, bool)> {
+    let uid = process::effective_uid();
+    let mut places = vec![(PathBuf::from(SHARED), true)];
+    if let Some(runtime) = process::environment(c"XDG_RUNTIME_DIR") {
+        places.push((Path::new(&runtime).join("mptcpapi"), false));
+    }
+    places.push((format!("/run/user/{uid}/mptcpapi").into(), false));
+    places.push((format!("/tmp/mptcpapi-{uid}").into(), false));
+    places.push((format!("/dev/shm/mptcpapi-{uid}").into(), false));
+    places
+}
+
+fn open_lock(directory: &Path, shared: bool) -> KernelResult<File> {
+    let mode = if shared { 0o755 } else { 0o700 };
+    match DirBuilder::new().mode(mode).create(directory) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(Errno::of(&e)),
+        _ => {}
+    }
+    let meta = directory.symlink_metadata().map_err(|e| Errno::of(&e))?;
+    let others = meta.permissions().mode() & if shared { 0o002 } else { 0o077 };
+    let owner = if shared { meta.uid() == 0 || meta.uid() == process::effective_uid() } else { meta.uid() == process::effective_uid() };
+    if !meta.is_dir() || others != 0 || !owner {
+        return Err(Errno(libc::EPERM));
+    }
+    // An administrator lets a group in by giving it the directory.
+    let file_mode = 0o600 | (meta.permissions().mode() & 0o020) | (meta.permissions().mode() & 0o020) << 1;
+    let path = directory.join("latch");
+    let open = |create: bool| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(create)
+            .mode(file_mode)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+    };
+    let file = match open(true) {
+        Ok(file) => {
+            let _ = file.set_permissions(PermissionsExt::from_mode(file_mode));
+            file
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => open(false).map_err(|e| Errno::of(&e))?,
+        Err(e) => return Err(Errno::of(&e)),
+    };
+    Ok(file)
+}
+
+
+/// The value of one of MPTCP's sysctls in the calling thread's namespace.
+pub fn sysctl(name: &str) -> Option<String> {
+    let mut text = String::new();
+    File::open(format!("/proc/sys/net/mptcp/{name}")).ok()?.read_to_string(&mut text).ok()?;
+    Some(text.trim().to_owned())
+}

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The generic netlink family "mptcp_pm": commands on one connection of the
+//! userspace path manager (5.19), and events.
+
+use super::netlink::{Attributes, Message, Received, Refusal, Socket, attributes, find};
+use super::uapi::*;
+use crate::error::{Errno, KernelResult};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// What the family looks like on this kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    id: u16,
+    events: u32,
+    /// Whether it has the commands on single connections (5.19).
+    pub userspace: bool,
+}
+
+impl Family {
+    /// Looks the family up; ENOENT where the kernel has no MPTCP.
+    pub fn resolve(socket: &mut Socket) -> Result<Self, Refusal> {
+        let name = [PM_FAMILY.as_bytes(), &[0]].concat();
+        let message = Message::generic(libc::GENL_ID_CTRL as u16, CTRL_CMD_GETFAMILY, NLM_F_REQUEST | NLM_F_ACK)
+            .attr(CTRL_ATTR_FAMILY_NAME, &name);
+        let mut family = None;
+        socket.converse(message, |reply| family = family.or(Self::parse(&reply)))?;
+        family.ok_or_else(|| Errno(libc::ENOENT).into())
+    }
+
+    fn parse(reply: &Received<'_>) -> Option<Self> {
+        let body = reply.payload.get(4..)?;
+        let id = u16::from_ne_bytes(find(body, CTRL_ATTR_FAMILY_ID)?.try_into().ok()?);
+        let group = attributes(find(body, CTRL_ATTR_MCAST_GROUPS).unwrap_or_default())
+            .find(|(_, group)| {
+                find(group, CTRL_ATTR_MCAST_GRP_NAME).and_then(|name| name.strip_suffix(&[0]))
+                    == Some(PM_GROUP.as_bytes())
+            })
+            .and_then(|(_, group)| find(group, CTRL_ATTR_MCAST_GRP_ID))
+            .and_then(|id| id.try_into().ok())
+            .map_or(0, u32::from_ne_bytes);
+        let userspace = attributes(find(body, CTRL_ATTR_OPS).unwrap_or_default()).any(|(_, op)| {
+            find(op, CTRL_ATTR_OP_ID) == Some(&u32::from(PM_CMD_SUBFLOW_CREATE).to_ne_bytes())
+        });
+        Some(Self { id, events: group, userspace })
+    }
+}
+
+/// A local address as commands name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Address and port; port 0: any.
+    pub addr: SocketAddr,
+    /// MPTCP address id, 0 for that of the initial subflow.
+    pub id: u8,
+    /// Ask for backup.
+    pub backup: bool,
+    /// Interface to keep to; 0: none.
+    pub ifindex: u32,
+}
+
+/// Sends commands.
+#[derive(Debug)]
+pub struct Commands {
+    socket: Socket,
+    family: Family,
+}
+
+fn address(addr: &SocketAddr, id: Option<u8>, flags: u32, ifindex: u32) -> Attributes {
+    let attributes = Attributes::default();
+    let attributes = match addr {
+        SocketAddr::V4(v4) => attributes
+            .attr(PM_ADDR_FAMILY, &(libc::AF_INET as u16).to_ne_bytes())
+            .attr(PM_ADDR_ADDR4, &v4.ip().octets()),
+        SocketAddr::V6(v6) => attributes
+            .attr(PM_ADDR_FAMILY, &(libc::AF_INET6 as u16).to_ne_bytes())
+            .attr(PM_ADDR_ADDR6, &v6.ip().octets()),
+    };
+    let attributes = match addr.port() {
+        0 => attributes,
+        port => attributes.attr(PM_ADDR_PORT, &port.to_ne_bytes()),
+    };
+    let attributes = match id {
+        None => attributes,
+        Some(id) => attributes.attr(PM_ADDR_ID, &[id]),
+    };
+    let attributes = match flags {
+        0 => attributes,
+        flags => attributes.attr(PM_ADDR_FLAGS, &flags.to_ne_bytes()),
+    };
+    match ifindex {
+        0 => attributes,
+        index => attributes.attr(PM_ADDR_IF_IDX, &(index as i32).to_ne_bytes()),
+    }
+}
+
+impl Commands {
+    /// Opens a command socket in the calling thread's network namespace.
+    pub fn open() -> Result<Self, Refusal> {
+        let mut socket = Socket::open(libc::NETLINK_GENERIC)?;
+        let family = Family::resolve(&mut socket)?;
+        Ok(Self { socket, family })
+    }
+
+    /// The family as resolved.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    fn message(&self, command: u8, token: u32) -> Message {
+        Message::generic(self.family.id, command, NLM_F_REQUEST | NLM_F_ACK)
+            .attr(PM_ATTR_TOKEN, &token.to_ne_bytes())
+    }
+
+    /// Tells the peer of an address (ADD_ADDR). The id must not be 0.
+    pub fn announce(&mut self, token: u32, local: &Local) -> Result<(), Refusal> {
+        let addr = address(&local.addr, Some(local.id), PM_FLAG_SIGNAL, local.ifindex);
+        self.socket.command(self.message(PM_CMD_ANNOUNCE, token).nested(PM_ATTR_ADDR, &addr))
+    }
+
+    /// Tells the peer that an address id is gone (RM_ADDR). Closes nothing
+    /// here.
+    pub fn remove(&mut self, token: u32, id: u8) -> Result<(), Refusal> {
+        self.socket.command(self.message(PM_CMD_REMOVE, token).attr(PM_ATTR_LOC_ID, &[id]))
+    }
+
+    /// Sends a join's SYN. What becomes of it is an event.
+    pub fn create(&mut self, token: u32, local: &Local, remote: &SocketAddr) -> Result<(), Refusal> {
+        let flags = if local.backup { PM_FLAG_BACKUP } else { 0 };
+        let from = address(&local.addr, Some(local.id), flags, local.ifindex);
+        let to = address(remote, None, 0, 0);
+        let message = self.message(PM_CMD_SUBFLOW_CREATE, token);
+        self.socket.command(message.nested(PM_ATTR_ADDR, &from).nested(PM_ATTR_ADDR_REMOTE, &to))
+    }
+
+    /// Closes one subflow; both addresses exactly as the kernel lists them.
+    pub fn destroy(&mut self, token: u32, local: &SocketAddr, remote: &SocketAddr) -> Result<(), Refusal> {
+        let message = self.message(PM_CMD_SUBFLOW_DESTROY, token);
+        let (from, to) = (address(local, None, 0, 0), address(remote, None, 0, 0));
+        self.socket.command(message.nested(PM_ATTR_ADDR, &from).nested(PM_ATTR_ADDR_REMOTE, &to))
+    }
+
+    /// Makes a subflow backup or not, and tells the peer (MP_PRIO).
+    pub fn set_backup(
+        &mut self,
+        token: u32,
+        local: &SocketAddr,
+        remote: &SocketAddr,
+        backup: bool,
+    ) -> Result<(), Refusal> {
+        // The attribute must be there, also when it says 0.
+        let flags = if backup { PM_FLAG_BACKUP } else { 0 };
+        let from = address(local, None, 0, 0).attr(PM_ADDR_FLAGS, &flags.to_ne_bytes());
+        let to = address(remote, None, 0, 0);
+        let message = self.message(PM_CMD_SET_FLAGS, token);
+        self.socket.command(message.nested(PM_ATTR_ADDR, &from).nested(PM_ATTR_ADDR_REMOTE, &to))
+    }
+
+    /// Whether the connection is under the userspace path manager. Asked by
+    /// closing a subflow that can't exist: the answer differs and nothing
+    /// changes.
+    pub fn controls(&mut self, token: u32) -> Result<bool, Refusal> {
+        let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9));
+        match self.destroy(token, &nowhere, &nowhere) {
+            Ok(()) => Ok(true),
+            Err(refusal) if refusal.errno == Errno(libc::ESRCH) => Ok(true),
+            Err(refusal) if refusal.errno == Errno(libc::EINVAL) => {
+                if refusal.text.contains("userspace PM not selected") {
+                    Ok(false)
+                } else if refusal.text.contains("token") {
+                    Err(Errno(libc::ENOTCONN).into())
+                } else {
+                    Ok(true)
+                }
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+}
+
+/// The addresses of a subflow in an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// As the kernel names it.
+    pub local: SocketAddr,
+    /// As the kernel names it.
+    pub remote: SocketAddr,
+    /// MPTCP address id.
+    pub local_id: u8,
+    /// MPTCP address id.
+    pub remote_id: u8,
+    /// The peer wants it as backup.
+    pub backup: bool,
+    /// errno that ended it, 0 none.
+    pub error: i32,
+    /// Interface, 0 not known.
+    pub ifindex: u32,
+}
+
+/// What the kernel tells of connections (include/uapi/linux/mptcp_pm.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection is there.
+    Created {
+        /// Its local token.
+        token: u32,
+        /// The initial subflow.
+        pair: Pair,
+        /// This end accepted it.
+        server: bool,
+    },
+    /// It is fully established: subflows can be made.
+    Established {
+        /// Its local token.
+        token: u32,
+    },
+    /// The application closed it.
+    Closed {
+        /// Its local token.
+        token: u32,
+    },
+    /// The peer announced an address.
+    Announced {
+        /// The connection.
+        token: u32,
+        /// The peer's address id.
+        id: u8,
+        /// With the port to use.
+        addr: SocketAddr,
+    },
+    /// The peer withdrew an address.
+    Withdrawn {
+        /// The connection.
+        token: u32,
+        /// The peer's address id.
+        id: u8,
+    },
+    /// A further subflow answered.
+    SubflowUp {
+        /// The connection.
+        token: u32,
+        /// Which.
+        pair: Pair,
+    },
+    /// A subflow ended, or never came to be.
+    SubflowDown {
+        /// The connection.
+        token: u32,
+        /// Which.
+        pair: Pair,
+    },
+    /// The peer changed a subflow's priority.
+    Priority {
+        /// The connection.
+        token: u32,
+        /// Which.
+        pair: Pair,
+    },
+    /// Some MPTCP socket of the namespace began to listen (6.2).
+    ListenerUp {
+        /// Where.
+        addr: SocketAddr,
+    },
+    /// Some MPTCP socket of the namespace stopped listening (6.2).
+    ListenerDown {
+        /// Where.
+        addr: SocketAddr,
+    },
+}
+
+impl Event {
+    /// Reads the body of an event; `None` for kinds that are not known and for
+    /// those that lack what they need.
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let kind = *payload.first()?;
+        let body = payload.get(4..)?;
+        let byte = |kind| find(body, kind).and_then(|v| v.first()).copied();
+        let word = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u32::from_ne_bytes);
+        let half = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u16::from_ne_bytes);
+        let port = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u16::from_be_bytes);
+        let ip = |v4, v6| -> Option<IpAddr> {
+            if let Some(bytes) = find(body, v4) {
+                return Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into());
+            }
+            Some(Ipv6Addr::from(<[u8; 16]>::try_from(find(body, v6)?).ok()?).into())
+        };
+        let source = || ip(EV_SADDR4, EV_SADDR6);
+        let destination = || ip(EV_DADDR4, EV_DADDR6);
+        let pair = || {
+            Some(Pair {
+                local: (source()?, port(EV_SPORT)?).into(),
+                remote: (destination()?, port(EV_DPORT)?).into(),
+                local_id: byte(EV_LOC_ID).unwrap_or(0),
+                remote_id: byte(EV_REM_ID).unwrap_or(0),
+                backup: byte(EV_BACKUP).unwrap_or(0) != 0,
+                error: i32::from(byte(EV_ERROR).unwrap_or(0)),
+                ifindex: word(EV_IF_IDX).unwrap_or(0),
+            })
+        };
+        if let EVENT_LISTENER_CREATED | EVENT_LISTENER_CLOSED = kind {
+            let addr = SocketAddr::from((source()?, port(EV_SPORT)?));
+            return Some(if kind == EVENT_LISTENER_CREATED {
+                Self::ListenerUp { addr }
+            } else {
+                Self::ListenerDown { addr }
+            });
+        }
+        let token = word(EV_TOKEN)?;
+        Some(match kind {
+            EVENT_CREATED => Self::Created {
+                token,
+                pair: pair()?,
+                server: byte(EV_SERVER_SIDE).unwrap_or(0) != 0
+                    || half(EV_FLAGS).unwrap_or(0) & EV_FLAG_SERVER_SIDE != 0,
+            },
+            EVENT_ESTABLISHED => Self::Established { token },
+            EVENT_CLOSED => Self::Closed { token },
+            EVENT_ANNOUNCED => Self::Announced {
+                token,
+                id: byte(EV_REM_ID)?,
+                addr: (destination()?, port(EV_DPORT)?).into(),
+            },
+            EVENT_REMOVED => Self::Withdrawn { token, id: byte(EV_REM_ID)? },
+            EVENT_SUB_ESTABLISHED => Self::SubflowUp { token, pair: pair()? },
+            EVENT_SUB_CLOSED => Self::SubflowDown { token, pair: pair()? },
+            EVENT_SUB_PRIORITY => Self::Priority { token, pair: pair()? },
+            _ => return None,
+        })
+    }
+}
+
+/// Hears of every connection of the network namespace. While it is open the
+/// kernel accepts joins to connections of the userspace path manager.
+#[derive(Debug)]
+pub struct Events {
+    socket: Socket,
+    family: u16,
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Events {
+    /// Joins the group: CAP_NET_ADMIN, else EPERM.
+    pub fn open(family: Family) -> KernelResult<Self> {
+        let socket = Socket::open(libc::NETLINK_GENERIC)?;
+        // The default holds 128 new connections.
+        let size = 8 << 20;
+        if super::sockopt::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size).is_err() {
+            let _ = super::sockopt::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, size);
+        }
+        socket.join(family.events)?;
+        Ok(Self { socket, family: family.id })
+    }
+
+    /// Gives what has arrived to `each` without waiting. ENOBUFS: events were
+    /// lost, look at everything again.
+    pub fn drain(&mut self, mut each: impl FnMut(Event)) -> KernelResult<()> {
+        let family = self.family;
+        self.socket.drain(|message| {
+            if message.kind == family
+                && let Some(event) = Event::parse(message.payload)
+            {
+                each(event);
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Event::parse(&bytes);
+        }
+    }
+}

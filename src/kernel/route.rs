@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Addresses of this host and routes to others, asked by sockets that send
+//! nothing: what the kernel answers is what it would do.
+
+use super::sockopt;
+use crate::addr;
+use crate::error::{Errno, KernelResult};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// An address of this host and its interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostAddress {
+    /// The address, port 0; link-local ones with their scope id.
+    pub addr: SocketAddr,
+    /// The interface that holds it.
+    pub ifindex: u32,
+    /// The interface's name.
+    pub interface: String,
+}
+
+fn probe(addr: &SocketAddr, kind: i32) -> KernelResult<OwnedFd> {
+    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    sockopt::socket(family, kind | libc::SOCK_CLOEXEC, 0)
+}
+
+/// Whether a socket can be bound to this local address: EADDRNOTAVAIL where it
+/// is not of this host; where the port is not 0 also EADDRINUSE and EACCES.
+pub fn bindable(local: &SocketAddr) -> KernelResult<()> {
+    let socket = probe(local, libc::SOCK_STREAM)?;
+    sockopt::bind(socket.as_fd(), local)
+}
+
+/// The local address, port 0, that routing chooses towards `remote`.
+pub fn source(remote: &SocketAddr) -> KernelResult<SocketAddr> {
+    let socket = probe(remote, libc::SOCK_DGRAM)?;
+    sockopt::connect(socket.as_fd(), &at_some_port(remote))?;
+    Ok(addr::with_port(addr::canonical(sockopt::sockname(socket.as_fd())?), 0))
+}
+
+/// Whether there is a route to `remote` from this local address.
+pub fn reaches(local: &SocketAddr, remote: &SocketAddr) -> bool {
+    let attempt = || -> KernelResult<()> {
+        let socket = probe(remote, libc::SOCK_DGRAM)?;
+        sockopt::bind(socket.as_fd(), &addr::with_port(*local, 0))?;
+        sockopt::connect(socket.as_fd(), &at_some_port(remote))
+    };
+    local.is_ipv4() == remote.is_ipv4() && attempt().is_ok()
+}
+
+/// connect(2) wants a port, routing doesn't.
+fn at_some_port(remote: &SocketAddr) -> SocketAddr {
+    if remote.port() == 0 { addr::with_port(*remote, 9) } else { *remote }
+}
+
+/// Every address of this host, by getifaddrs(3).
+pub fn host_addresses() -> KernelResult<Vec<HostAddress>> {
+    let mut list = std::ptr::null_mut::<libc::ifaddrs>();
+    // SAFETY: getifaddrs writes one pointer on success.
+    if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
+        return Err(Errno::last());
+    }
+    let mut found = Vec::new();
+    let mut next = list;
+    // SAFETY: `next` is null or an element of the list, which lives until
+    // freeifaddrs below.
+    while let Some(item) = unsafe { next.as_ref() } {
+        next = item.ifa_next;
+        // SAFETY: ifa_name is a C string of the same list.
+        let name = unsafe { std::ffi::CStr::from_ptr(item.ifa_name) };
+        // SAFETY: ifa_name ends with a NUL, as if_nametoindex wants.
+        let ifindex = unsafe { libc::if_nametoindex(item.ifa_name) };
+        // SAFETY: ifa_addr is null or a sockaddr of the family it names.
+        if let Some(addr) = unsafe { address_at(item.ifa_addr) } {
+            found.push(HostAddress {
+                addr: addr::with_port(addr::canonical(addr), 0),
+                ifindex,
+                interface: name.to_string_lossy().into_owned(),
+            });
+        }
+    }
+    // SAFETY: the list came from getifaddrs and nothing refers to it any more.
+    unsafe { libc::freeifaddrs(list) };
+    Ok(found)
+}
+
+/// # Safety
+/// `at` is null or leads to a whole sockaddr of the family that it names.
+unsafe fn address_at(at: *const libc::sockaddr) -> Option<SocketAddr> {
+    // SAFETY: by the contract above the family can be read.
+    let family = i32::from(unsafe { at.as_ref() }?.sa_family);
+    match family {
+        libc::AF_INET => {
+            // SAFETY: the family says that a sockaddr_in is there.
+            let v4 = unsafe { at.cast::<libc::sockaddr_in>().read_unaligned() };
+            Some((Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)), 0).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says that a sockaddr_in6 is there.
+            let v6 = unsafe { at.cast::<libc::sockaddr_in6>().read_unaligned() };
+            let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+            Some(SocketAddrV6::new(ip, 0, 0, v6.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+/// Fills in the scope id of a link-local address from the interface that
+/// holds it; `local` is the end of the pair that is ours.
+pub fn scope_of(local: &Ipv6Addr) -> u32 {
+    let ip = IpAddr::V6(*local);
+    host_addresses()
+        .unwrap_or_default()
+        .into_iter()
+        .find(|host| host.addr.ip() == ip)
+        .map_or(0, |host| host.ifindex)
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The RFC 6897 application interface to Multipath TCP on Linux.
+//!
+//! A program makes its sockets multipath ([`enable`], [`socket()`]), says which
+//! local addresses its connection may use ([`add`], [`remove`]), connects
+//! ([`connect`]) and looks at what became of it ([`enabled`], [`subflows`],
+//! [`connection_id`]). Queries need no privilege; controlling paths needs
+//! CAP_NET_ADMIN over the network namespace.
+//!
+//! The C interface (`mptcp.h`) is built on the same functions; its manual is
+//! `docs/` and the header. Errors carry an errno and words: see [`Error`].
+//!
+//! ```no_run
+//! use std::os::fd::AsFd;
+//! let socket = mptcpapi::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+//! let paths = ["10.1.0.1:0".parse().unwrap(), "10.2.0.1:0".parse().unwrap()];
+//! mptcpapi::add(&socket, paths.to_vec(), mptcpapi::Usage::default())?;
+//! mptcpapi::connect(&socket, &["10.9.0.1:80".parse().unwrap()])?;
+//! for subflow in mptcpapi::subflows(&socket)? {
+//!     println!("{} - {}", subflow.local, subflow.remote);
+//! }
+//! # Ok::<(), mptcpapi::Error>(())
+//! ```
+
+pub mod addr;
+pub mod caps;
+mod connect;
+pub mod engine;
+mod error;
+pub mod kernel;
+pub mod manager;
+pub mod options;
+mod path;
+mod socket;
+
+#[cfg(feature = "capi")]
+pub mod capi;
+
+pub use caps::{Capabilities, capabilities};
+pub use connect::connect;
+pub use error::{Errno, Error, KernelResult, Result};
+pub use path::{Backend, Control};
+pub use socket::{
+    Stage, Subflow, Usage, add, connection_id, enable, enabled, local_addresses, peer_addresses, remove, socket,
+    subflows,
+};

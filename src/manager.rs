@@ -1,0 +1,653 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One network namespace's path manager: the engine joined to the kernel.
+//!
+//! It never waits and has no thread: whoever owns it steps it, whenever its
+//! event socket is readable or a timer of the engine is due, and else when it
+//! pleases.
+
+use crate::addr;
+use crate::engine::{
+    Action, Command, Device, Engine, Event, Key, Notice, Outcome, Phase, Request, RequestId, Seen, Time,
+};
+use crate::error::{Errno, Error, Result};
+use crate::kernel::diag::{Diag, Record};
+use crate::kernel::latch::{Fault, Latch};
+use crate::kernel::netlink::Refusal;
+use crate::kernel::sockopt::Listed;
+use crate::kernel::{pm, process, route, sockopt, uapi};
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What was done to an unconnected socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// It is under the userspace path manager.
+    pub switched: bool,
+    /// We bound it, there.
+    pub bound: Option<SocketAddr>,
+}
+
+/// A listening socket of our own, for joins only.
+#[derive(Debug)]
+struct JoinListener {
+    socket: OwnedFd,
+    addr: SocketAddr,
+    /// SO_COOKIE of the application's socket that it serves.
+    cookie: u64,
+}
+
+/// The path manager of one network namespace.
+#[derive(Debug)]
+pub struct Manager {
+    namespace: u64,
+    commands: pm::Commands,
+    events: pm::Events,
+    events_cookie: u64,
+    diag: Diag,
+    latch: Latch,
+    engine: Engine,
+    prepared: HashMap<Key, Prepared>,
+    joins: Vec<JoinListener>,
+    joins_checked: u64,
+    answers: HashMap<RequestId, Result<()>>,
+    requests: RequestId,
+    sweep_at: usize,
+}
+
+impl Manager {
+    /// Opens the calling thread's network namespace, whose cookie is
+    /// `namespace`. EPERM without CAP_NET_ADMIN over it; EOPNOTSUPP where the
+    /// kernel can't control single connections (before 5.19).
+    pub fn open(namespace: u64) -> Result<Self> {
+        let commands = pm::Commands::open().map_err(|refusal| match refusal.errno {
+            Errno(libc::ENOENT) => Error::new(libc::EOPNOTSUPP, "this kernel has no Multipath TCP"),
+            _ => refused(&refusal, "opening generic netlink"),
+        })?;
+        if !commands.family().userspace {
+            return Err(Error::new(
+                libc::EOPNOTSUPP,
+                "this kernel can't control the paths of single connections (Linux 5.19 can)",
+            ));
+        }
+        let events = pm::Events::open(commands.family()).map_err(|errno| match errno {
+            Errno(libc::EPERM) => no_privilege(),
+            _ => Error::kernel(errno, "listening to path-manager events"),
+        })?;
+        let events_cookie =
+            sockopt::cookie(events.as_fd()).map_err(|e| Error::kernel(e, "asking a socket's cookie"))?;
+        Ok(Self {
+            namespace,
+            commands,
+            events,
+            events_cookie,
+            diag: Diag::open().map_err(|e| Error::kernel(e, "opening inet_diag"))?,
+            latch: Latch::open(namespace).map_err(fault)?,
+            engine: Engine::default(),
+            prepared: HashMap::new(),
+            joins: Vec::new(),
+            joins_checked: 0,
+            answers: HashMap::new(),
+            requests: 0,
+            sweep_at: 64,
+        })
+    }
+
+    /// Cookie of its network namespace.
+    pub fn namespace(&self) -> u64 {
+        self.namespace
+    }
+
+    /// What the engine knows and decides.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Whether its sockets are still the ones it opened: a program may close
+    /// descriptors that it doesn't know.
+    pub fn intact(&self) -> bool {
+        sockopt::cookie(self.events.as_fd()) == Ok(self.events_cookie)
+    }
+
+    /// Gives the descriptors up without closing them: the numbers are
+    /// somebody else's now.
+    pub fn abandon(self) {
+        std::mem::forget(self);
+    }
+
+    /// Readable when there is something to do.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    /// Whether the whole namespace is in userspace mode.
+    pub fn userspace_mode(&self) -> bool {
+        self.latch.userspace() == Ok(true)
+    }
+
+    /// Why sockets can't be switched here, if so.
+    pub fn switchable(&self) -> Result<()> {
+        match self.latch.writable() {
+            Err(errno) if !self.userspace_mode() => Err(fault(Fault::ReadOnly(errno))),
+            _ => Ok(()),
+        }
+    }
+
+    fn now() -> Time {
+        Time::from_millis(process::milliseconds())
+    }
+
+    /// Reads what happened and acts on it.
+    pub fn step(&mut self) {
+        let mut heard = Vec::new();
+        let overrun = self.events.drain(|event| heard.push(event)) == Err(Errno(libc::ENOBUFS));
+        let mut listeners_changed = false;
+        for event in heard {
+            listeners_changed |=
+                matches!(event, pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. });
+            self.translate(event);
+        }
+        if overrun {
+            self.resynchronise();
+        }
+        self.engine.handle(Event::Tick, Self::now());
+        self.run();
+        self.tend_joins(listeners_changed || overrun);
+        self.sweep();
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(event, Self::now());
+    }
+
+    /// Gives an event to the engine in its own words.
+    fn translate(&mut self, event: pm::Event) {
+        let seen = |pair: &pm::Pair, initial| Seen {
+            local: scoped(pair.local, pair.ifindex),
+            remote: scoped(pair.remote, pair.ifindex),
+            local_id: pair.local_id,
+            remote_id: pair.remote_id,
+            up: true,
+            initial,
+        };
+        match event {
+            pm::Event::Created { token, pair, server } => {
+                if let Some(key) = self.awaited(token) {
+                    self.tell(Event::Created { token, key, initial: seen(&pair, true), server });
+                }
+            }
+            pm::Event::Established { token } => self.tell(Event::Established { token }),
+            pm::Event::Closed { token } => {
+                if let Some(key) = self.engine.by_token(token).map(|c| c.key) {
+                    self.prepared.remove(&key);
+                }
+                self.tell(Event::Closed { token });
+            }
+            pm::Event::Announced { token, id, addr } => self.tell(Event::Announced { token, id, addr }),
+            pm::Event::Withdrawn { token, id } => self.tell(Event::Withdrawn { token, id }),
+            pm::Event::SubflowUp { token, pair } => {
+                self.tell(Event::SubflowUp { token, subflow: seen(&pair, false) });
+            }
+            pm::Event::SubflowDown { token, pair } => {
+                let subflow = seen(&pair, false);
+                self.tell(Event::SubflowDown { token, local: subflow.local, remote: subflow.remote });
+            }
+            pm::Event::Priority { .. } | pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. } => {}
+        }
+    }
+
+    /// The socket behind a new token, if it can be one of ours.
+    fn awaited(&mut self, token: u32) -> Option<Key> {
+        if !self.engine.connections().any(|c| c.phase == Phase::Prepared) {
+            return None;
+        }
+        let record = self.diag.connection(token).ok()??;
+        let key = Key { cookie: record.cookie, inode: record.inode };
+        self.engine.connections().any(|c| c.key.cookie == key.cookie).then_some(key)
+    }
+
+    /// Looks at every connection again, after events were lost.
+    fn resynchronise(&mut self) {
+        let known: Vec<(u32, Key, bool, Option<(SocketAddr, SocketAddr)>)> = self
+            .engine
+            .connections()
+            .filter_map(|c| Some((c.token?, c.key, c.server, c.initial)))
+            .collect();
+        for (token, key, server, initial) in known {
+            match self.diag.connection(token) {
+                Ok(Some(record)) if record.cookie == key.cookie => {
+                    let Ok(subflows) = self.diag.of_inode(record.inode) else { continue };
+                    let pairs: Vec<Listed> = subflows
+                        .iter()
+                        .map(|r| Listed { id: 0, state: r.state, local: r.local, remote: r.remote })
+                        .collect();
+                    if let Some(initial) = initial {
+                        self.look(token, key, server, initial, &pairs);
+                    }
+                }
+                Ok(_) => self.tell(Event::Closed { token }),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Tells the engine all subflows of a connection, with what inet_diag adds.
+    fn look(
+        &mut self,
+        token: u32,
+        key: Key,
+        server: bool,
+        initial: (SocketAddr, SocketAddr),
+        pairs: &[Listed],
+    ) {
+        let mut subflows = Vec::new();
+        let mut ready = false;
+        for pair in pairs.iter().filter(|p| is_up(p.state) || p.state == uapi::TCP_SYN_SENT) {
+            let Ok(Some(Record { subflow: Some(facts), device, .. })) =
+                self.diag.subflow(&pair.local, &pair.remote)
+            else {
+                continue;
+            };
+            if facts.token != token {
+                continue;
+            }
+            let first = facts.flags & uapi::SUBFLOW_FLAG_MCAP != 0;
+            ready |= facts.flags & uapi::SUBFLOW_FLAG_FULLY_ESTABLISHED != 0;
+            subflows.push(Seen {
+                local: scoped(pair.local, device),
+                remote: scoped(pair.remote, device),
+                local_id: facts.local_id,
+                remote_id: facts.remote_id,
+                up: is_up(pair.state),
+                initial: first,
+            });
+        }
+        self.tell(Event::Snapshot { token, key, server, initial, ready, subflows });
+    }
+
+    /// Makes a connection known that the engine has not seen begin. EOPNOTSUPP
+    /// where the in-kernel path manager has it.
+    pub fn discover(&mut self, fd: BorrowedFd<'_>, key: Key, token: u32, pairs: &[Listed]) -> Result<()> {
+        match self.commands.controls(token) {
+            Ok(true) => {}
+            Ok(false) => return Err(in_kernel()),
+            Err(refusal) if refusal.errno == Errno(libc::EPERM) => return Err(no_privilege()),
+            Err(refusal) => return Err(refused(&refusal, "asking for control of the connection")),
+        }
+        let asking = |e| Error::kernel(e, "asking the connection's addresses");
+        let initial = (
+            sockopt::sockname(fd).map_err(asking)?,
+            sockopt::peername(fd).map_err(asking)?,
+        );
+        let mut active = None;
+        for pair in pairs {
+            if let Ok(Some(Record { subflow: Some(facts), .. })) = self.diag.subflow(&pair.local, &pair.remote) {
+                let asked = facts.flags & uapi::SUBFLOW_FLAG_ACTIVE != 0;
+                active = Some(active.unwrap_or(false) || asked);
+            }
+        }
+        let server = active == Some(false);
+        self.look(token, key, server, initial, pairs);
+        self.run();
+        Ok(())
+    }
+
+    /// Whether a connection is under the userspace path manager.
+    pub fn controls(&mut self, token: u32) -> Result<bool> {
+        self.commands.controls(token).map_err(|refusal| refused(&refusal, "asking for control of the connection"))
+    }
+
+    /// Puts an unconnected socket under the userspace path manager. What the
+    /// switch would lose is kept.
+    pub fn switch(&mut self, fd: BorrowedFd<'_>, key: Key) -> Result<()> {
+        if self.prepared.get(&key).is_some_and(|p| p.switched) {
+            return Ok(());
+        }
+        // A namespace in userspace mode gave the socket that path manager when
+        // it was made; where the kernel shows it, leave the socket alone.
+        let shown = || sockopt::info(fd).is_ok_and(|info| info.subflows_max == 0);
+        if !(self.userspace_mode() && shown()) {
+            let mut tries = 0;
+            loop {
+                keeping(fd, |fd| self.latch.switch(fd).map_err(fault))?;
+                tries += 1;
+                // Somebody without our lock can undo the switch; a kernel that
+                // doesn't show it, or a namespace without limits, is believed.
+                if shown() || tries == 3 || !shows_switch() {
+                    break;
+                }
+            }
+        }
+        self.prepared.entry(key).or_default().switched = true;
+        Ok(())
+    }
+
+    /// Gives an unconnected socket back to the namespace's path manager.
+    pub fn release(&mut self, fd: BorrowedFd<'_>, key: Key) -> Result<()> {
+        if let Some(prepared) = self.prepared.remove(&key)
+            && prepared.switched
+        {
+            keeping(fd, |fd| self.latch.release(fd).map_err(fault))?;
+        }
+        self.tell(Event::Forget { key });
+        Ok(())
+    }
+
+    /// Makes a socket under the userspace path manager; its identity is noted.
+    pub fn socket(&mut self, domain: i32, kind: i32) -> Result<OwnedFd> {
+        let socket = self.latch.socket(domain, kind, libc::IPPROTO_MPTCP).map_err(fault)?;
+        let key = key_of(socket.as_fd())?;
+        self.prepared.entry(key).or_default().switched = true;
+        Ok(socket)
+    }
+
+    /// What was done to this socket.
+    pub fn prepared(&self, key: &Key) -> Prepared {
+        self.prepared.get(key).copied().unwrap_or_default()
+    }
+
+    /// Notes that we bound the socket, or undid it.
+    pub fn note_bound(&mut self, key: Key, bound: Option<SocketAddr>) {
+        self.prepared.entry(key).or_default().bound = bound;
+    }
+
+    /// Notes that a socket must be switched again before it connects.
+    pub fn note_unswitched(&mut self, key: &Key) {
+        if let Some(prepared) = self.prepared.get_mut(key) {
+            prepared.switched = false;
+        }
+    }
+
+    /// Tells the engine what the application bound the socket to.
+    pub fn binding(&mut self, key: Key, bound: Option<SocketAddr>, device: Option<Device>) {
+        self.tell(Event::Binding { key, bound, device });
+    }
+
+    /// Tells the engine of further addresses of the peer.
+    pub fn peers(&mut self, key: Key, addrs: Vec<SocketAddr>) {
+        self.tell(Event::PeerAddresses { key, addrs });
+        self.run();
+    }
+
+    /// The socket starts afresh or is gone.
+    pub fn forget(&mut self, key: Key) {
+        self.prepared.remove(&key);
+        self.tell(Event::Forget { key });
+    }
+
+    /// Gives an accepted connection its descriptor's identity.
+    pub fn adopt(&mut self, token: u32, key: Key) {
+        self.engine.adopt(token, key);
+    }
+
+    /// Makes a request; its answer is asked for by [`Manager::answer`].
+    pub fn request(&mut self, key: Key, request: Request) -> RequestId {
+        self.requests += 1;
+        let id = self.requests;
+        self.tell(Event::Request { id, key, request });
+        self.run();
+        id
+    }
+
+    /// The answer to a request, once.
+    pub fn answer(&mut self, id: RequestId) -> Option<Result<()>> {
+        self.answers.remove(&id)
+    }
+
+    /// Carries the engine's commands out.
+    fn run(&mut self) {
+        let mut verified: HashMap<u32, bool> = HashMap::new();
+        while let Some(command) = self.engine.poll_command() {
+            // The token could be another connection's by now.
+            let ours = *verified.entry(command.token).or_insert_with(|| {
+                let record = self.diag.connection(command.token);
+                !matches!(record, Ok(None)) && !matches!(record, Ok(Some(r)) if r.cookie != command.key.cookie)
+            });
+            let event = match command.action {
+                Action::Route { remote } => {
+                    Event::Routed { tag: command.tag, local: route::source(&remote).ok() }
+                }
+                _ if !ours => Event::Done { tag: command.tag, outcome: Outcome::Gone },
+                _ => Event::Done { tag: command.tag, outcome: self.carry_out(&command) },
+            };
+            self.tell(event);
+        }
+        while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
+            self.answers.insert(id, result);
+        }
+    }
+
+    fn carry_out(&mut self, command: &Command) -> Outcome {
+        let token = command.token;
+        let result = match command.action {
+            Action::Create { local, id, remote, backup, ifindex } => {
+                self.commands.create(token, &pm::Local { addr: local, id, backup, ifindex }, &remote)
+            }
+            Action::Destroy { local, remote } => self.commands.destroy(token, &local, &remote),
+            Action::Announce { local, id } => {
+                let ifindex = 0;
+                self.commands.announce(token, &pm::Local { addr: local, id, backup: false, ifindex })
+            }
+            Action::Remove { id } => self.commands.remove(token, id),
+            Action::SetBackup { local, remote, backup } => {
+                self.commands.set_backup(token, &local, &remote, backup)
+            }
+            Action::Listen { local } => self.listen_for_joins(&local, command.key.cookie),
+            Action::Route { .. } => Ok(()),
+        };
+        match result {
+            Ok(()) => Outcome::Taken,
+            Err(Refusal { errno: Errno(libc::ENOTCONN), .. }) => Outcome::NotReady,
+            Err(Refusal { errno: Errno(libc::EINVAL), text }) => {
+                if text.contains("userspace PM not selected") {
+                    Outcome::NotOurs
+                } else if text.contains("token") {
+                    Outcome::Gone
+                } else if text.contains("did not match") {
+                    Outcome::Mismatch
+                } else {
+                    Outcome::Refused(libc::EINVAL)
+                }
+            }
+            Err(refusal) => Outcome::Refused(refusal.errno.0),
+        }
+    }
+
+    /// Opens a listening socket at this address, unless one is there that
+    /// takes joins.
+    fn listen_for_joins(&mut self, local: &SocketAddr, cookie: u64) -> std::result::Result<(), Refusal> {
+        if self.joins.iter().any(|join| join.addr == *local) {
+            return Ok(());
+        }
+        let domain = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let socket = sockopt::socket(domain, kind, libc::IPPROTO_MPTCP)?;
+        let fd = socket.as_fd();
+        sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        if local.is_ipv6() {
+            sockopt::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        }
+        match sockopt::bind(fd, local).and_then(|()| sockopt::listen(fd, 1024)) {
+            Ok(()) => {
+                self.joins.push(JoinListener { socket, addr: *local, cookie });
+                Ok(())
+            }
+            Err(Errno(libc::EADDRINUSE)) => {
+                let covered = self.diag.listeners()?.iter().any(|listener| {
+                    let there = addr::canonical(listener.local);
+                    listener.local.port() == local.port()
+                        && (addr::is_wildcard(&there) || addr::same_ip(&there, local))
+                });
+                if covered { Ok(()) } else { Err(Errno(libc::EADDRINUSE).into()) }
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Sends strangers away from our listening sockets, and ends those whose
+    /// application's own is gone.
+    fn tend_joins(&mut self, listeners_changed: bool) {
+        for join in &self.joins {
+            while let Ok(stranger) = sockopt::accept(join.socket.as_fd()) {
+                let reset = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
+                let _ = sockopt::set(stranger.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &reset);
+            }
+        }
+        let now = process::milliseconds();
+        if self.joins.is_empty() || !(listeners_changed || now.saturating_sub(self.joins_checked) > 1000) {
+            return;
+        }
+        self.joins_checked = now;
+        let Ok(listeners) = self.diag.listeners() else { return };
+        let engine = &self.engine;
+        self.joins.retain(|join| {
+            listeners.iter().any(|listener| listener.cookie == join.cookie)
+                || engine.connections().any(|c| c.key.cookie == join.cookie && !c.server && c.token.is_some())
+        });
+    }
+
+    /// Forgets unconnected sockets that are closed: no event tells of them.
+    fn sweep(&mut self) {
+        let waiting = |engine: &Engine| engine.connections().filter(|c| c.phase == Phase::Prepared).count();
+        if waiting(&self.engine).max(self.prepared.len()) < self.sweep_at {
+            return;
+        }
+        let open: HashSet<u64> = open_inodes();
+        let gone: Vec<Key> = self
+            .engine
+            .connections()
+            .filter(|c| c.phase == Phase::Prepared && !open.contains(&c.key.inode))
+            .map(|c| c.key)
+            .collect();
+        for key in gone {
+            self.forget(key);
+        }
+        let engine = &self.engine;
+        self.prepared.retain(|key, _| open.contains(&key.inode) || engine.by_key(key).is_some());
+        self.sweep_at = 64 + 2 * waiting(&self.engine).max(self.prepared.len());
+    }
+}
+
+/// Whether the kernel shows which path manager a socket has: MPTCP_INFO on a
+/// fresh one tells the in-kernel limits (6.18), unless they are 0.
+fn shows_switch() -> bool {
+    let Ok(fresh) = sockopt::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP)
+    else {
+        return false;
+    };
+    sockopt::info(fresh.as_fd()).is_ok_and(|info| info.subflows_max != 0)
+        && latch_clears_limits()
+}
+
+/// Linux 6.18 on: a switched socket has subflows_max 0; older kernels say the
+/// namespace's limit for every socket.
+fn latch_clears_limits() -> bool {
+    std::path::Path::new("/proc/sys/net/mptcp/path_manager").exists()
+}
+
+/// Runs `act`, which disconnects the socket, and gives it back the options
+/// that this loses: TCP_CONGESTION and TCP_MAXSEG.
+fn keeping(fd: BorrowedFd<'_>, act: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+    let mut congestion = [0u8; 16];
+    let len = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut congestion);
+    let maxseg = sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG);
+    let result = act(fd);
+    if let Ok(name) = len.map(|len| congestion.get(..len).unwrap_or_default()) {
+        let mut now = [0u8; 16];
+        let same = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut now).is_ok_and(|len| now.get(..len) == Some(name));
+        if !same {
+            let _ = sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
+        }
+    }
+    if let Ok(before) = maxseg
+        && sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG) != Ok(before)
+    {
+        let _ = sockopt::set_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG, before);
+    }
+    result
+}
+
+/// The identity of a socket.
+pub fn key_of(fd: BorrowedFd<'_>) -> Result<Key> {
+    let asking = |e| Error::kernel(e, "asking the socket's identity");
+    Ok(Key { cookie: sockopt::cookie(fd).map_err(asking)?, inode: sockopt::stat(fd).map_err(asking)?.0 })
+}
+
+/// ESTABLISHED or CLOSE_WAIT: what RFC 6897 5.3.4 calls established.
+pub fn is_up(state: u8) -> bool {
+    state == uapi::TCP_ESTABLISHED || state == uapi::TCP_CLOSE_WAIT
+}
+
+/// A link-local address with the interface it belongs to.
+fn scoped(addr: SocketAddr, ifindex: u32) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(mut v6) if addr::is_link_local(v6.ip()) && v6.scope_id() == 0 => {
+            v6.set_scope_id(ifindex);
+            v6.into()
+        }
+        _ => addr,
+    }
+}
+
+/// Inodes of this process's sockets.
+fn open_inodes() -> HashSet<u64> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return HashSet::new() };
+    entries
+        .filter_map(|entry| {
+            let target = std::fs::read_link(entry.ok()?.path()).ok()?;
+            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
+}
+
+fn refused(refusal: &Refusal, doing: &str) -> Error {
+    let errno = refusal.errno;
+    match errno {
+        Errno(libc::EPERM) => no_privilege(),
+        _ if refusal.text.is_empty() => Error::kernel(errno, doing),
+        _ => Error::new(errno.0, format!("{doing}: {errno} ({})", refusal.text)),
+    }
+}
+
+/// The connection is the in-kernel path manager's.
+pub fn in_kernel() -> Error {
+    Error::new(
+        libc::EOPNOTSUPP,
+        "the in-kernel path manager controls this connection: give it a list before it connects \
+         (TCP_MULTIPATH_ADD), or set net.mptcp.path_manager=userspace first",
+    )
+}
+
+/// Nobody may act.
+pub fn no_privilege() -> Error {
+    Error::new(
+        libc::EPERM,
+        "controlling paths needs CAP_NET_ADMIN over this network namespace, or a running mptcpapid",
+    )
+}
+
+fn fault(fault: Fault) -> Error {
+    match fault {
+        Fault::NoSysctl(_) => Error::new(
+            libc::EOPNOTSUPP,
+            "net.mptcp.path_manager can't be read: no such kernel option, or /proc is not mounted",
+        ),
+        Fault::ReadOnly(Errno(libc::EPERM | libc::EACCES)) => no_privilege(),
+        Fault::ReadOnly(errno) => Error::new(
+            libc::EOPNOTSUPP,
+            format!(
+                "net.mptcp.path_manager can't be written ({errno}): start this network namespace \
+                 with net.mptcp.path_manager=userspace"
+            ),
+        ),
+        Fault::NoLock(errno) => Error::new(
+            libc::EPERM,
+            format!("no lock file could be made in /run/mptcpapi or XDG_RUNTIME_DIR ({errno})"),
+        ),
+        Fault::Locked => Error::new(
+            libc::EIO,
+            "another process holds the path-manager switch of this host for over a second",
+        ),
+        Fault::Kernel(errno) => Error::kernel(errno, "putting the socket under path control"),
+    }
+}

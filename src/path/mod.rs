@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path control: what an application asks of its own socket's paths, and who
+//! can do it.
+
+mod direct;
+
+use crate::engine::Entry;
+use crate::error::{Error, Result};
+use crate::kernel::process;
+use crate::socket::Socket;
+use std::net::SocketAddr;
+
+pub use direct::touch;
+
+/// Who acts on paths for this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Nobody.
+    None,
+    /// mptcpapid.
+    Broker,
+    /// This process itself, with CAP_NET_ADMIN.
+    Direct,
+}
+
+/// Who decides about a socket's paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// It can't be told.
+    Unknown,
+    /// The in-kernel path manager.
+    Kernel,
+    /// This library, for the one connection.
+    Connection,
+}
+
+/// How the first subflow of a socket is to be bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As it is: bound by the application, or free.
+    AsIs,
+    /// To one of these local addresses, best first.
+    From(Vec<SocketAddr>),
+}
+
+/// What a backend can do in the calling thread's network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// Unconnected sockets can be put under control.
+    pub switch: bool,
+    /// Accepted connections are under control.
+    pub listen: bool,
+}
+
+/// Path control on one socket at a time. Every method may be called from any
+/// thread, and does all of what it says or nothing.
+pub trait PathControl {
+    /// TCP_MULTIPATH_ADD: `entries` have passed [`crate::addr::local_list`].
+    fn add(&self, socket: &Socket<'_>, entries: Vec<Entry>) -> Result<()>;
+    /// TCP_MULTIPATH_REMOVE.
+    fn remove(&self, socket: &Socket<'_>, addrs: Vec<SocketAddr>) -> Result<()>;
+    /// Brings an unconnected socket that is bound to an address or a device
+    /// under the restriction to it; otherwise does nothing.
+    fn respect_binding(&self, socket: &Socket<'_>) -> Result<()>;
+    /// Makes an unconnected socket ready for connect(2) to the first of these
+    /// addresses of one peer; done again before every attempt.
+    fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start>;
+    /// Notes that the library bound the socket for connect(2).
+    fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr);
+    /// The connection attempt failed and the socket was disconnected.
+    fn disconnected(&self, socket: &Socket<'_>);
+    /// Makes an MPTCP socket that is under control from the start.
+    fn make_socket(&self, domain: i32, kind: i32) -> Result<std::os::fd::OwnedFd>;
+    /// Forgets all that was asked of the socket.
+    fn forget(&self, socket: &Socket<'_>);
+    /// The list, `None` where the socket has none.
+    fn list(&self, socket: &Socket<'_>) -> Option<Vec<SocketAddr>>;
+    /// Addresses that the peer announced.
+    fn peers(&self, socket: &Socket<'_>) -> Vec<SocketAddr>;
+    /// Who decides about this socket's paths.
+    fn control(&self, socket: &Socket<'_>) -> Control;
+    /// What can be done here.
+    fn abilities(&self) -> Abilities;
+    /// Which one this is.
+    fn backend(&self) -> Backend;
+}
+
+/// The backend that acts for this process: MPTCPAPI_BACKEND names one, else
+/// whichever works. The error says why there is none.
+pub fn control() -> Result<&'static dyn PathControl> {
+    let wish = process::environment(c"MPTCPAPI_BACKEND");
+    match wish.as_deref() {
+        None | Some("" | "auto" | "direct") => direct::available(),
+        Some("none") => Err(Error::new(libc::EPERM, "MPTCPAPI_BACKEND=none: path control is switched off")),
+        Some("broker") => Err(Error::new(
+            libc::EPERM,
+            "MPTCPAPI_BACKEND=broker: no broker answers (this version of the library has none)",
+        )),
+        Some(other) => Err(Error::new(
+            libc::EPERM,
+            format!("MPTCPAPI_BACKEND={other:.40}: not one of auto, broker, direct, none"),
+        )),
+    }
+}
+
+/// The backend that already has state in this process; a query must not make
+/// one.
+pub fn existing() -> Option<&'static dyn PathControl> {
+    direct::existing()
+}

@@ -1,0 +1,535 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The abstract operations of RFC 6897 section 5.3 on a borrowed descriptor.
+//!
+//! Queries need no privilege and no state: each asks the kernel afresh, so a
+//! fallback to TCP is seen the moment it happens.
+
+use crate::addr;
+use crate::engine::{Device, Entry};
+use crate::error::{Errno, Error, KernelResult, Result};
+use crate::kernel::sockopt::{self, Listed};
+use crate::kernel::{diag, route, uapi};
+use crate::manager::{self, is_up};
+use crate::options;
+use crate::path::{self, PathControl};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// A subflow of a connection: RFC 6897 section 5.3.4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subflow {
+    /// Local address and port; IPv4-mapped ones as IPv4.
+    pub local: SocketAddr,
+    /// Remote address and port, of the same family.
+    pub remote: SocketAddr,
+    /// The kernel's number for it, in order of creation from 1; 0 not known.
+    pub id: u32,
+    /// It is the connection's first.
+    pub initial: bool,
+    /// The connection is plain TCP: this pair is all there is.
+    pub fallback: bool,
+}
+
+/// How added addresses may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Their subflows are for backup only.
+    pub backup: bool,
+    /// The peer may be told of them.
+    pub advertise: bool,
+    /// Subflows are opened from them.
+    pub subflow: bool,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self { backup: false, advertise: true, subflow: true }
+    }
+}
+
+/// How far a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Never connected, or ended.
+    Unconnected,
+    /// connect(2) is under way.
+    Connecting,
+    /// listen(2) was called.
+    Listening,
+    /// There is a connection, also one half closed.
+    Connected,
+}
+
+/// A TCP or MPTCP stream socket, looked at closely.
+#[derive(Clone, Copy, Debug)]
+pub struct Socket<'fd> {
+    pub(crate) fd: BorrowedFd<'fd>,
+    pub(crate) v6: bool,
+    pub(crate) mptcp: bool,
+}
+
+const SUPPORTED: &str = "not an AF_INET or AF_INET6 stream socket of TCP or MPTCP";
+
+impl<'fd> Socket<'fd> {
+    /// Checks what the descriptor is. EBADF; ENOTSOCK; EOPNOTSUPP for any but
+    /// a stream socket of TCP or MPTCP.
+    pub fn of(fd: BorrowedFd<'fd>) -> Result<Self> {
+        let ask = |name| sockopt::get_int(fd, libc::SOL_SOCKET, name);
+        let domain = ask(libc::SO_DOMAIN).map_err(|errno| match errno {
+            Errno(libc::EBADF) => Error::new(libc::EBADF, "the descriptor is closed, or opened with O_PATH"),
+            Errno(libc::ENOTSOCK) => Error::new(libc::ENOTSOCK, "the descriptor is not a socket"),
+            errno => Error::kernel(errno, "asking the socket's family"),
+        })?;
+        let protocol = ask(libc::SO_PROTOCOL).unwrap_or(0);
+        let stream = ask(libc::SO_TYPE) == Ok(libc::SOCK_STREAM);
+        let inet = domain == libc::AF_INET || domain == libc::AF_INET6;
+        if !inet || !stream || (protocol != libc::IPPROTO_TCP && protocol != libc::IPPROTO_MPTCP) {
+            return Err(Error::new(libc::EOPNOTSUPP, SUPPORTED));
+        }
+        Ok(Self { fd, v6: domain == libc::AF_INET6, mptcp: protocol == libc::IPPROTO_MPTCP })
+    }
+
+    pub(crate) fn domain(&self) -> i32 {
+        if self.v6 { libc::AF_INET6 } else { libc::AF_INET }
+    }
+
+    fn v6only(&self) -> bool {
+        self.v6 && sockopt::get_int(self.fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) == Ok(1)
+    }
+
+    /// How far it is; takes no lock of the socket but getpeername's.
+    pub fn stage(&self) -> Result<Stage> {
+        if sockopt::get_int(self.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1) {
+            return Ok(Stage::Listening);
+        }
+        if sockopt::peername(self.fd).is_ok() {
+            return Ok(Stage::Connected);
+        }
+        let events = loop {
+            match sockopt::poll(self.fd, 0, 0) {
+                Err(Errno(libc::EINTR)) => {}
+                other => break other.map_err(|e| Error::kernel(e, "polling the socket"))?,
+            }
+        };
+        // tcp_poll and mptcp_poll hang up in the state CLOSE.
+        Ok(if events & libc::POLLHUP != 0 { Stage::Unconnected } else { Stage::Connecting })
+    }
+
+    /// EAFNOSUPPORT where the socket can't use addresses of this family.
+    pub(crate) fn check_family(&self, addr: &SocketAddr) -> Result<()> {
+        if addr.is_ipv6() && !self.v6 {
+            return Err(Error::new(libc::EAFNOSUPPORT, format!("{} on an AF_INET socket", addr.ip())));
+        }
+        if addr.is_ipv4() && self.v6only() {
+            return Err(Error::new(
+                libc::EAFNOSUPPORT,
+                format!("{} on an AF_INET6 socket with IPV6_V6ONLY", addr.ip()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether this address is of the only family that the socket can use.
+    pub(crate) fn only_family(&self, addr: &SocketAddr) -> bool {
+        addr.is_ipv6() == self.v6 && (!self.v6 || self.v6only())
+    }
+
+    pub(crate) fn wildcard(&self) -> SocketAddr {
+        if self.v6 {
+            (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+        } else {
+            (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
+        }
+    }
+
+    /// The address as this socket's bind and connect take it.
+    pub(crate) fn native(&self, addr: SocketAddr) -> SocketAddr {
+        if self.v6 { addr::mapped(addr) } else { addr }
+    }
+
+    /// Binds without choosing a port, so that the application can still bind
+    /// the socket itself. ENOPROTOOPT or EOPNOTSUPP before 6.8.
+    pub(crate) fn late_bind(&self, addr: &SocketAddr) -> KernelResult<()> {
+        const NO_PORT: i32 = libc::IP_BIND_ADDRESS_NO_PORT;
+        let before = sockopt::get_int(self.fd, libc::IPPROTO_IP, NO_PORT)?;
+        sockopt::set_int(self.fd, libc::IPPROTO_IP, NO_PORT, 1)?;
+        let result = sockopt::bind(self.fd, &self.native(addr::with_port(*addr, 0)));
+        // Left set, the application's own bind would show port 0.
+        sockopt::set_int(self.fd, libc::IPPROTO_IP, NO_PORT, before)?;
+        result
+    }
+
+    /// The device the socket is bound to and its addresses.
+    pub(crate) fn device(&self) -> Option<Device> {
+        let index = sockopt::get_int(self.fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX).ok()?;
+        let ifindex = u32::try_from(index).ok().filter(|index| *index != 0)?;
+        let addrs = route::host_addresses().unwrap_or_default();
+        let addrs = addrs.into_iter().filter(|host| host.ifindex == ifindex).map(|host| host.addr);
+        Some(Device { ifindex, addrs: addrs.collect() })
+    }
+
+    /// Why path control is impossible on a socket that is not MPTCP now.
+    pub(crate) fn no_mptcp(&self) -> Error {
+        if self.mptcp {
+            Error::new(libc::EOPNOTSUPP, "the connection fell back to plain TCP")
+        } else {
+            Error::new(libc::EOPNOTSUPP, "the socket is plain TCP: set TCP_MULTIPATH_ENABLE before it connects")
+        }
+    }
+
+    fn not_connected(&self) -> Error {
+        let words = match self.stage() {
+            Ok(Stage::Connecting) => "the connection is not established yet",
+            Ok(Stage::Listening) => "the socket listens: ask an accepted one",
+            _ => "there is no connection (yet, or any more)",
+        };
+        Error::new(libc::ENOTCONN, words)
+    }
+
+    /// Every pair the kernel lists, in any state, the initial one first.
+    pub(crate) fn listed(&self) -> Result<Vec<Listed>> {
+        let result = match sockopt::full_info(self.fd) {
+            Err(Errno(libc::EOPNOTSUPP | libc::ENOPROTOOPT)) if sockopt::info(self.fd).is_ok() => {
+                sockopt::two_calls(self.fd)
+            }
+            other => other,
+        };
+        result.map_err(|errno| Error::kernel(errno, "listing the subflows"))
+    }
+}
+
+/// EBADF for a number that can't be borrowed.
+fn is_unsupported(errno: Errno) -> bool {
+    matches!(errno, Errno(libc::EOPNOTSUPP | libc::ENOPROTOOPT))
+}
+
+/// TCP_MULTIPATH_ENABLE get. On a connection: whether it speaks Multipath TCP
+/// now, false after a fallback to TCP; before it: what was asked for; after
+/// its end: the last truth known.
+pub fn enabled(fd: impl AsFd) -> Result<bool> {
+    let fd = fd.as_fd();
+    match sockopt::get_int(fd, libc::IPPROTO_TCP, uapi::TCP_IS_MPTCP) {
+        Ok(value) => Ok(value != 0),
+        // Before 6.10, or no TCP socket.
+        Err(_) => {
+            let socket = Socket::of(fd)?;
+            Ok(socket.mptcp
+                && match sockopt::info(fd) {
+                    Ok(_) => true,
+                    Err(_) if socket.stage()? != Stage::Connected => true,
+                    // Before 5.16 nothing but inet_diag tells.
+                    Err(_) => diagnosed(fd).is_ok_and(|subflows| !subflows.is_empty()),
+                })
+        }
+    }
+}
+
+fn diagnosed(fd: BorrowedFd<'_>) -> Result<Vec<Listed>> {
+    let (inode, _) = sockopt::stat(fd).map_err(|e| Error::kernel(e, "asking the socket's inode"))?;
+    let mut diag = diag::Diag::open().map_err(|e| Error::kernel(e, "opening inet_diag"))?;
+    diag.listing(inode).map_err(|refusal| Error::kernel(refusal.errno, "asking inet_diag"))
+}
+
+/// TCP_MULTIPATH_SUBFLOWS: the established subflows, one consistent snapshot
+/// in order of creation. A plain TCP connection shows its one pair. ENOTCONN;
+/// EOPNOTSUPP before Linux 5.16 without inet_diag.
+pub fn subflows(fd: impl AsFd) -> Result<Vec<Subflow>> {
+    let fd = fd.as_fd();
+    path::touch();
+    let listed = match sockopt::full_info(fd) {
+        Ok(listed) => listed,
+        Err(errno) if is_unsupported(errno) => {
+            let socket = Socket::of(fd)?;
+            if sockopt::info(fd).is_ok() {
+                socket.listed()?
+            } else {
+                return without_mptcp_info(&socket);
+            }
+        }
+        Err(errno) => {
+            Socket::of(fd)?;
+            return Err(Error::kernel(errno, "listing the subflows"));
+        }
+    };
+    let up: Vec<Subflow> = listed
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| is_up(entry.state))
+        .map(|(at, entry)| shown(entry, at == 0, false))
+        .collect();
+    if up.is_empty() && sockopt::peername(fd).is_err() {
+        return Err(Socket::of(fd)?.not_connected());
+    }
+    Ok(up)
+}
+
+/// Plain TCP, fallen back, or a kernel that can't be asked this way.
+fn without_mptcp_info(socket: &Socket<'_>) -> Result<Vec<Subflow>> {
+    let fd = socket.fd;
+    if socket.stage()? != Stage::Connected {
+        return Err(socket.not_connected());
+    }
+    if socket.mptcp
+        && sockopt::get_int(fd, libc::IPPROTO_TCP, uapi::TCP_IS_MPTCP) != Ok(0)
+        && let Ok(listed) = diagnosed(fd)
+        && !listed.is_empty()
+    {
+        let up = listed.iter().enumerate().filter(|(_, entry)| is_up(entry.state));
+        return Ok(up.map(|(at, entry)| shown(entry, at == 0, false)).collect());
+    }
+    let asking = |errno| match errno {
+        Errno(libc::ENOTCONN) => socket.not_connected(),
+        errno => Error::kernel(errno, "asking the socket's addresses"),
+    };
+    let mut state = [0u8; 1];
+    sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut state).map_err(asking)?;
+    let [state] = state;
+    let pair = Listed {
+        id: 0,
+        state,
+        local: sockopt::sockname(fd).map_err(asking)?,
+        remote: sockopt::peername(fd).map_err(asking)?,
+    };
+    Ok(if is_up(state) { vec![shown(&pair, true, true)] } else { Vec::new() })
+}
+
+fn shown(entry: &Listed, initial: bool, fallback: bool) -> Subflow {
+    let mut subflow = Subflow {
+        local: addr::canonical(entry.local),
+        remote: addr::canonical(entry.remote),
+        id: entry.id,
+        initial,
+        fallback,
+    };
+    // The kernel's listing lacks the scope of link-local addresses.
+    if let SocketAddr::V6(local) = &mut subflow.local
+        && addr::is_link_local(local.ip())
+        && local.scope_id() == 0
+    {
+        let scope = route::scope_of(local.ip());
+        local.set_scope_id(scope);
+        if let SocketAddr::V6(remote) = &mut subflow.remote
+            && addr::is_link_local(remote.ip())
+        {
+            remote.set_scope_id(scope);
+        }
+    }
+    subflow
+}
+
+/// TCP_MULTIPATH_CONNID: the connection's token, unique among this host's
+/// live connections. ENOTCONN; EOPNOTSUPP for plain TCP.
+pub fn connection_id(fd: impl AsFd) -> Result<u32> {
+    let fd = fd.as_fd();
+    path::touch();
+    match sockopt::info(fd) {
+        Ok(info) if info.token != 0 && info.flags & uapi::INFO_REMOTE_KEY != 0 && sockopt::peername(fd).is_ok() => {
+            Ok(info.token)
+        }
+        Ok(_) => Err(Socket::of(fd)?.not_connected()),
+        Err(errno) => {
+            let socket = Socket::of(fd)?;
+            if !is_unsupported(errno) {
+                return Err(Error::kernel(errno, "asking for the token"));
+            }
+            match socket.stage()? {
+                Stage::Connected => Err(socket.no_mptcp()),
+                _ if socket.mptcp => Err(socket.not_connected()),
+                Stage::Unconnected | Stage::Connecting | Stage::Listening => Err(socket.not_connected()),
+            }
+        }
+    }
+}
+
+/// TCP_MULTIPATH_ADD: allow, use and advertise these local addresses; before
+/// the connection these and no others. Port 0 is any port.
+pub fn add(fd: impl AsFd, addrs: Vec<SocketAddr>, usage: Usage) -> Result<()> {
+    if !usage.advertise && !usage.subflow {
+        return Err(Error::new(libc::EINVAL, "an address neither advertised nor used is no use"));
+    }
+    let socket = Socket::of(fd.as_fd())?;
+    let addrs = addr::local_list(addrs)?;
+    let entries = addrs
+        .into_iter()
+        .map(|addr| Entry { addr, backup: usage.backup, advertise: usage.advertise, subflow: usage.subflow })
+        .collect::<Vec<_>>();
+    for entry in &entries {
+        socket.check_family(&entry.addr)?;
+    }
+    steerable(&socket)?.add(&socket, entries)
+}
+
+/// TCP_MULTIPATH_REMOVE: use these local addresses no longer, tell the peer,
+/// and close their subflows. Port 0 names every port of the address.
+pub fn remove(fd: impl AsFd, addrs: Vec<SocketAddr>) -> Result<()> {
+    let socket = Socket::of(fd.as_fd())?;
+    let addrs = addr::local_list(addrs)?;
+    for addr in &addrs {
+        socket.check_family(addr)?;
+    }
+    steerable(&socket)?.remove(&socket, addrs)
+}
+
+/// The backend for a socket whose paths can be steered at all.
+fn steerable(socket: &Socket<'_>) -> Result<&'static dyn PathControl> {
+    let stage = socket.stage()?;
+    let fallen_back = stage == Stage::Connected && sockopt::info(socket.fd).is_err();
+    if !socket.mptcp || fallen_back {
+        return Err(socket.no_mptcp());
+    }
+    path::control()
+}
+
+/// Local addresses: the list; without one, before the connection the address
+/// the socket is bound to, on it those of the established subflows.
+pub fn local_addresses(fd: impl AsFd) -> Result<Vec<SocketAddr>> {
+    let socket = Socket::of(fd.as_fd())?;
+    path::touch();
+    if let Some(list) = path::existing().and_then(|control| control.list(&socket)) {
+        return Ok(list);
+    }
+    if socket.stage()? == Stage::Connected {
+        return Ok(distinct(subflows(socket.fd)?.into_iter().map(|s| s.local)));
+    }
+    let name = sockopt::sockname(socket.fd).map_err(|e| Error::kernel(e, "asking the socket's name"))?;
+    let name = addr::canonical(name);
+    Ok(if addr::is_wildcard(&name) { Vec::new() } else { vec![name] })
+}
+
+/// Remote addresses of the established subflows, then those that the peer
+/// announced and the backend knows of. ENOTCONN before the connection.
+pub fn peer_addresses(fd: impl AsFd) -> Result<Vec<SocketAddr>> {
+    let socket = Socket::of(fd.as_fd())?;
+    let used = subflows(socket.fd)?.into_iter().map(|s| s.remote);
+    let announced = path::existing().map(|control| control.peers(&socket)).unwrap_or_default();
+    Ok(distinct(used.chain(announced)))
+}
+
+fn distinct(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut seen = Vec::new();
+    for addr in addrs {
+        if !seen.contains(&addr) {
+            seen.push(addr);
+        }
+    }
+    seen
+}
+
+/// TCP_MULTIPATH_ENABLE set, before connect and listen: the descriptor's
+/// socket becomes one of MPTCP, or of plain TCP again, with everything that
+/// was set on it. EISCONN; EOPNOTSUPP where that can't be, and then it stays
+/// the usable socket it was.
+pub fn enable(fd: impl AsFd, on: bool) -> Result<()> {
+    let socket = Socket::of(fd.as_fd())?;
+    if socket.stage()? != Stage::Unconnected {
+        return Err(Error::new(libc::EISCONN, "Multipath TCP is chosen before connect(2) and listen(2)"));
+    }
+    if on != socket.mptcp {
+        let fresh = fresh_socket(&socket, on)?;
+        options::carry(&socket, fresh.as_fd())?;
+        if !on && let Some(control) = path::existing() {
+            control.forget(&socket);
+        }
+        replace(&socket, fresh)?;
+    }
+    if on {
+        let socket = Socket { mptcp: true, ..socket };
+        restrict_to_binding(&socket)?;
+    }
+    Ok(())
+}
+
+fn bound_to_something(socket: &Socket<'_>) -> bool {
+    let name = sockopt::sockname(socket.fd).map(addr::canonical);
+    name.is_ok_and(|name| !addr::is_wildcard(&name))
+        || sockopt::get_int(socket.fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX).is_ok_and(|index| index != 0)
+}
+
+/// RFC 6897 5.3.2: a socket that is bound uses nothing else. Without a backend
+/// nobody can see to that, and getcaps says so.
+pub(crate) fn restrict_to_binding(socket: &Socket<'_>) -> Result<()> {
+    if !bound_to_something(socket) {
+        return Ok(());
+    }
+    match path::control() {
+        Ok(control) => match control.respect_binding(socket) {
+            Err(error) if matches!(error.errno(), libc::EPERM | libc::EOPNOTSUPP) => Ok(()),
+            other => other,
+        },
+        Err(_) => Ok(()),
+    }
+}
+
+fn fresh_socket(socket: &Socket<'_>, mptcp: bool) -> Result<OwnedFd> {
+    let nonblock = if sockopt::nonblocking(socket.fd) { libc::SOCK_NONBLOCK } else { 0 };
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | nonblock;
+    if !mptcp {
+        return sockopt::socket(socket.domain(), kind, libc::IPPROTO_TCP)
+            .map_err(|e| Error::kernel(e, "making a TCP socket"));
+    }
+    // One that is bound will be restricted: made under control, its first
+    // subflow has address id 0 (KERNEL: a switch can lose that).
+    if bound_to_something(socket)
+        && let Ok(control) = path::control()
+        && let Ok(fresh) = control.make_socket(socket.domain(), kind)
+    {
+        return Ok(fresh);
+    }
+    sockopt::socket(socket.domain(), kind, libc::IPPROTO_MPTCP).map_err(no_mptcp_socket)
+}
+
+/// Why socket(2) gave no MPTCP socket.
+pub(crate) fn no_mptcp_socket(errno: Errno) -> Error {
+    match errno {
+        Errno(libc::ENOPROTOOPT) => {
+            Error::new(libc::EOPNOTSUPP, "Multipath TCP is switched off: sysctl net.mptcp.enabled=1")
+        }
+        Errno(libc::EPROTONOSUPPORT | libc::EINVAL) => {
+            Error::new(libc::EOPNOTSUPP, "this kernel has no Multipath TCP (CONFIG_MPTCP, Linux 5.6)")
+        }
+        Errno(libc::EPERM | libc::EACCES) => {
+            Error::new(libc::EOPNOTSUPP, "a security policy forbids Multipath TCP sockets")
+        }
+        errno => Error::kernel(errno, "making a Multipath TCP socket"),
+    }
+}
+
+fn replace(socket: &Socket<'_>, fresh: OwnedFd) -> Result<()> {
+    let cloexec = sockopt::fcntl(socket.fd, libc::F_GETFD, 0).is_ok_and(|f| f & libc::FD_CLOEXEC != 0);
+    let flags = sockopt::fcntl(socket.fd, libc::F_GETFL, 0).unwrap_or(0);
+    let replacing = |e| Error::kernel(e, "putting the new socket under the descriptor's number");
+    sockopt::replace(fresh.as_fd(), socket.fd, cloexec).map_err(replacing)?;
+    if flags & libc::O_ASYNC != 0 {
+        // Only now: the signal names the descriptor's number.
+        sockopt::fcntl(socket.fd, libc::F_SETFL, flags).map_err(replacing)?;
+    }
+    Ok(())
+}
+
+/// socket(2), but a stream socket of AF_INET or AF_INET6 with protocol 0,
+/// IPPROTO_TCP or IPPROTO_MPTCP is of Multipath TCP where there is any, else
+/// of TCP. [`enabled`] tells which.
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let stream = kind & !flags == libc::SOCK_STREAM;
+    let inet = domain == libc::AF_INET || domain == libc::AF_INET6;
+    let ours = matches!(protocol, 0 | libc::IPPROTO_TCP | libc::IPPROTO_MPTCP);
+    if inet && stream && ours {
+        if let Ok(socket) = sockopt::socket(domain, kind, libc::IPPROTO_MPTCP) {
+            return Ok(socket);
+        }
+        return sockopt::socket(domain, kind, libc::IPPROTO_TCP).map_err(|e| Error::kernel(e, "socket"));
+    }
+    sockopt::socket(domain, kind, protocol).map_err(|e| Error::kernel(e, "socket"))
+}
+
+/// Identity of a socket for state that belongs to it.
+pub(crate) fn identity(socket: &Socket<'_>) -> Result<crate::engine::Key> {
+    manager::key_of(socket.fd)
+}
+
+impl AsRawFd for Socket<'_> {
+    fn as_raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+}
