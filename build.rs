@@ -18,18 +18,41 @@ fn header() {
     println!("cargo::rerun-if-changed=cbindgen.toml");
     println!("cargo::rerun-if-env-changed=MPTCPAPI_HEADER");
     let target = std::env::var("MPTCPAPI_HEADER").unwrap_or_else(|_| "include/mptcp.h".into());
-    let mut builder = cbindgen::Builder::new().with_config(match cbindgen::Config::from_file("cbindgen.toml") {
-        Ok(config) => config,
-        Err(error) => panic!("cbindgen.toml: {error}"),
-    });
+    let mut config = cbindgen::Config::from_file("cbindgen.toml").unwrap_or_else(|e| panic!("cbindgen.toml: {e}"));
+    let version = env!("CARGO_PKG_VERSION");
+    config.after_includes = Some(format!("\n/* Version of the interface described here. */\n#define MPTCPAPI_VERSION \"{version}\""));
+    let mut builder = cbindgen::Builder::new().with_config(config);
     // Not the whole crate: its other constants are no business of C's.
     for file in ["types", "options", "addresses", "also"] {
         builder = builder.with_src(format!("src/capi/{file}.rs"));
     }
-    match builder.generate() {
-        Ok(bindings) => {
-            bindings.write_to_file(target);
+    let bindings = builder.generate().unwrap_or_else(|e| panic!("cbindgen: {e}"));
+    let mut text = Vec::new();
+    bindings.write(&mut text);
+    let text = String::from_utf8(text).unwrap_or_else(|e| panic!("cbindgen: {e}"));
+    std::fs::write(&target, as_written(&text)).unwrap_or_else(|e| panic!("{target}: {e}"));
+}
+
+/// cbindgen prints every number in decimal; what the source has in hexadecimal
+/// reads better so.
+#[cfg(feature = "header")]
+fn as_written(text: &str) -> String {
+    let source = std::fs::read_to_string("src/capi/types.rs").unwrap_or_else(|e| panic!("types.rs: {e}"));
+    let hex = |name: &str| {
+        let line = source.lines().find(|line| line.starts_with(&format!("pub const {name}: ")))?;
+        let value = line.split(" = ").nth(1)?.trim_end_matches(';');
+        value.starts_with("0x").then(|| value.to_owned())
+    };
+    let mut out = String::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            ["#define", name, _] if hex(name).is_some() => {
+                out += &format!("#define {name} {}", hex(name).unwrap_or_default());
+            }
+            _ => out += line.trim_end(),
         }
-        Err(error) => panic!("cbindgen: {error}"),
+        out.push('\n');
     }
+    out
 }

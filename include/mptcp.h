@@ -17,276 +17,279 @@
 #include <sys/types.h>
 #include <sys/socket.h>
 
-/*
- The same as a number, 0xMMmmpp. struct mptcp_caps.library has that of the
- library loaded.
+/* Version of the interface described here. */
+#define MPTCPAPI_VERSION "0.1.0"
+
+/**
+ * The same as a number, 0xMMmmpp. struct mptcp_caps.library has that of the
+ * library loaded.
  */
-#define MPTCPAPI_VERSION_NUMBER 256
+#define MPTCPAPI_VERSION_NUMBER 0x000100
 
-/*
- int, boolean; get and set. RFC 6897 5.3.2.
-
- Set, before connect(2) and listen(2): non-zero makes the descriptor's
- socket one of Multipath TCP, 0 one of TCP, with its options, flags, bound
- address and owner; dup()s and epoll registrations made earlier go on naming
- the old socket. Get: before the connection what was asked for; on it
- whether Multipath TCP is in use now; after its end the last truth known.
+/**
+ * int, boolean; get and set. RFC 6897 5.3.2.
+ *
+ * Set, before connect(2) and listen(2): non-zero makes the descriptor's
+ * socket one of Multipath TCP, 0 one of TCP, with its options, flags, bound
+ * address and owner; dup()s and epoll registrations made earlier go on naming
+ * the old socket. Get: before the connection what was asked for; on it
+ * whether Multipath TCP is in use now; after its end the last truth known.
  */
-#define TCP_MULTIPATH_ENABLE 6854401
+#define TCP_MULTIPATH_ENABLE 0x689701
 
-/*
- Packed sockaddr_in and sockaddr_in6; set. RFC 6897 5.3.3.
-
- Before the connection: use these local addresses and no others. On a
- connection: allow, use and advertise these too. Port 0: any.
+/**
+ * Packed sockaddr_in and sockaddr_in6; set. RFC 6897 5.3.3.
+ *
+ * Before the connection: use these local addresses and no others. On a
+ * connection: allow, use and advertise these too. Port 0: any.
  */
-#define TCP_MULTIPATH_ADD 6854402
+#define TCP_MULTIPATH_ADD 0x689702
 
-/*
- Packed sockaddr_in and sockaddr_in6; set. RFC 6897 5.3.3.
-
- Takes local addresses back. On a connection alternatives are made first,
- then the peer is told, then their subflows are closed. Port 0: every port.
+/**
+ * Packed sockaddr_in and sockaddr_in6; set. RFC 6897 5.3.3.
+ *
+ * Takes local addresses back. On a connection alternatives are made first,
+ * then the peer is told, then their subflows are closed. Port 0: every port.
  */
-#define TCP_MULTIPATH_REMOVE 6854403
+#define TCP_MULTIPATH_REMOVE 0x689703
 
-/*
- struct mptcp_subflow[]; get. RFC 6897 5.3.4.
-
- The established subflows, one consistent snapshot in order of creation.
+/**
+ * struct mptcp_subflow[]; get. RFC 6897 5.3.4.
+ *
+ * The established subflows, one consistent snapshot in order of creation.
  */
-#define TCP_MULTIPATH_SUBFLOWS 6854404
+#define TCP_MULTIPATH_SUBFLOWS 0x689704
 
-/*
- uint32_t, never 0; get. RFC 6897 5.3.5.
-
- The connection's token, unique among this host's live connections.
+/**
+ * uint32_t, never 0; get. RFC 6897 5.3.5.
+ *
+ * The connection's token, unique among this host's live connections.
  */
-#define TCP_MULTIPATH_CONNID 6854405
+#define TCP_MULTIPATH_CONNID 0x689705
 
-/*
- struct mptcp_subflow.flags, 0x1: the connection's first subflow.
+/**
+ * struct mptcp_subflow.flags: the connection's first subflow.
  */
-#define MPTCP_SUBFLOW_INITIAL 1
+#define MPTCP_SUBFLOW_INITIAL 0x1
 
-/*
- struct mptcp_subflow.flags, 0x2: plain TCP, this pair is all there is.
+/**
+ * struct mptcp_subflow.flags: plain TCP, this pair is all there is.
  */
-#define MPTCP_SUBFLOW_FALLBACK 2
+#define MPTCP_SUBFLOW_FALLBACK 0x2
 
-/*
- struct mptcp_subflow.flags, 0x4: the next two bits were looked up.
+/**
+ * struct mptcp_subflow.flags: the next two bits were looked up.
  */
-#define MPTCP_SUBFLOW_PRIO_KNOWN 4
+#define MPTCP_SUBFLOW_PRIO_KNOWN 0x4
 
-/*
- struct mptcp_subflow.flags, 0x8: we asked for backup only.
+/**
+ * struct mptcp_subflow.flags: we asked for backup only.
  */
-#define MPTCP_SUBFLOW_BACKUP 8
+#define MPTCP_SUBFLOW_BACKUP 0x8
 
-/*
- struct mptcp_subflow.flags, 0x10: the peer asked for backup only.
+/**
+ * struct mptcp_subflow.flags: the peer asked for backup only.
  */
-#define MPTCP_SUBFLOW_PEER_BACKUP 16
+#define MPTCP_SUBFLOW_PEER_BACKUP 0x10
 
-/*
- mptcp_bindx(): as TCP_MULTIPATH_ADD. Exactly one of this and the next.
+/**
+ * mptcp_bindx(): as TCP_MULTIPATH_ADD. Exactly one of this and the next.
  */
-#define MPTCP_BINDX_ADD_ADDR 1
+#define MPTCP_BINDX_ADD_ADDR 0x1
 
-/*
- mptcp_bindx(): as TCP_MULTIPATH_REMOVE.
+/**
+ * mptcp_bindx(): as TCP_MULTIPATH_REMOVE.
  */
-#define MPTCP_BINDX_REM_ADDR 2
+#define MPTCP_BINDX_REM_ADDR 0x2
 
-/*
- mptcp_bindx(), 0x10 with ADD_ADDR: the addresses' subflows are for backup.
+/**
+ * mptcp_bindx(), with ADD_ADDR: the addresses' subflows are for backup.
  */
-#define MPTCP_BINDX_BACKUP 16
+#define MPTCP_BINDX_BACKUP 0x10
 
-/*
- mptcp_bindx(), 0x20 with ADD_ADDR: use them, never tell the peer.
+/**
+ * mptcp_bindx(), with ADD_ADDR: use them, never tell the peer.
  */
-#define MPTCP_BINDX_NO_ADVERTISE 32
+#define MPTCP_BINDX_NO_ADVERTISE 0x20
 
-/*
- mptcp_bindx(), 0x40 with ADD_ADDR: tell the peer, open no subflow from them.
+/**
+ * mptcp_bindx(), with ADD_ADDR: tell the peer, open no subflow from them.
  */
-#define MPTCP_BINDX_NO_SUBFLOW 64
+#define MPTCP_BINDX_NO_SUBFLOW 0x40
 
-/*
- struct mptcp_caps.backend: nobody controls paths.
+/**
+ * struct mptcp_caps.backend: nobody controls paths.
  */
 #define MPTCP_BACKEND_NONE 0
 
-/*
- struct mptcp_caps.backend: mptcpapid does.
+/**
+ * struct mptcp_caps.backend: mptcpapid does.
  */
 #define MPTCP_BACKEND_BROKER 1
 
-/*
- struct mptcp_caps.backend: this process does, with CAP_NET_ADMIN.
+/**
+ * struct mptcp_caps.backend: this process does, with CAP_NET_ADMIN.
  */
 #define MPTCP_BACKEND_DIRECT 2
 
-/*
- struct mptcp_caps.control: it can't be told.
+/**
+ * struct mptcp_caps.control: it can't be told.
  */
 #define MPTCP_CONTROL_UNKNOWN 0
 
-/*
- struct mptcp_caps.control: the in-kernel path manager.
+/**
+ * struct mptcp_caps.control: the in-kernel path manager.
  */
 #define MPTCP_CONTROL_KERNEL 1
 
-/*
- struct mptcp_caps.control: this library, for the one connection.
+/**
+ * struct mptcp_caps.control: this library, for the one connection.
  */
 #define MPTCP_CONTROL_CONNECTION 2
 
-/*
- struct mptcp_caps.works, 0x1: Multipath TCP sockets can be made.
+/**
+ * struct mptcp_caps.works: Multipath TCP sockets can be made.
  */
-#define MPTCP_CAP_ENABLE 1
+#define MPTCP_CAP_ENABLE 0x1
 
-/*
- struct mptcp_caps.works, 0x2: subflows can be listed.
+/**
+ * struct mptcp_caps.works: subflows can be listed.
  */
-#define MPTCP_CAP_SUBFLOWS 2
+#define MPTCP_CAP_SUBFLOWS 0x2
 
-/*
- struct mptcp_caps.works, 0x4: connections have an identifier.
+/**
+ * struct mptcp_caps.works: connections have an identifier.
  */
-#define MPTCP_CAP_CONNID 4
+#define MPTCP_CAP_CONNID 0x4
 
-/*
- struct mptcp_caps.works, 0x8.
+/**
+ * struct mptcp_caps.works: statistics of connections (not in this version).
  */
-#define MPTCP_CAP_CONN_STATS 8
+#define MPTCP_CAP_CONN_STATS 0x8
 
-/*
- struct mptcp_caps.works, 0x10.
+/**
+ * struct mptcp_caps.works: statistics of subflows (not in this version).
  */
-#define MPTCP_CAP_SUBFLOW_STATS 16
+#define MPTCP_CAP_SUBFLOW_STATS 0x10
 
-/*
- struct mptcp_caps.works, 0x20: lists before connect(2).
+/**
+ * struct mptcp_caps.works: lists before connect(2).
  */
-#define MPTCP_CAP_ADD_BEFORE 32
+#define MPTCP_CAP_ADD_BEFORE 0x20
 
-/*
- struct mptcp_caps.works, 0x40: ADD and REMOVE on a connection.
+/**
+ * struct mptcp_caps.works: ADD and REMOVE on a connection.
  */
-#define MPTCP_CAP_ADD_LIVE 64
+#define MPTCP_CAP_ADD_LIVE 0x40
 
-/*
- struct mptcp_caps.works, 0x80.
+/**
+ * struct mptcp_caps.works: single subflows can be closed (not in this version).
  */
-#define MPTCP_CAP_CLOSE_SUBFLOW 128
+#define MPTCP_CAP_CLOSE_SUBFLOW 0x80
 
-/*
- struct mptcp_caps.works, 0x100: lists on listeners.
+/**
+ * struct mptcp_caps.works: lists on listeners.
  */
-#define MPTCP_CAP_LISTEN 256
+#define MPTCP_CAP_LISTEN 0x100
 
-/*
- struct mptcp_caps.works, 0x200: addresses for backup only.
+/**
+ * struct mptcp_caps.works: addresses for backup only.
  */
-#define MPTCP_CAP_BACKUP 512
+#define MPTCP_CAP_BACKUP 0x200
 
-/*
- struct mptcp_caps.works, 0x400.
+/**
+ * struct mptcp_caps.works: profiles (not in this version).
  */
-#define MPTCP_CAP_PROFILE 1024
+#define MPTCP_CAP_PROFILE 0x400
 
-/*
- struct mptcp_caps.works, 0x800.
+/**
+ * struct mptcp_caps.works: redundancy (not in this version).
  */
-#define MPTCP_CAP_REDUNDANCY 2048
+#define MPTCP_CAP_REDUNDANCY 0x800
 
-/*
- struct mptcp_caps.works, 0x1000.
+/**
+ * struct mptcp_caps.works: fate sharing (not in this version).
  */
-#define MPTCP_CAP_FATE_SHARING 4096
+#define MPTCP_CAP_FATE_SHARING 0x1000
 
-/*
- struct mptcp_caps.works, 0x2000.
+/**
+ * struct mptcp_caps.works: events (not in this version).
  */
-#define MPTCP_CAP_EVENTS 8192
+#define MPTCP_CAP_EVENTS 0x2000
 
-/*
- struct mptcp_caps.works, 0x4000: bind(2) still works after ADD (Linux 6.8).
+/**
+ * struct mptcp_caps.works: bind(2) still works after ADD (Linux 6.8).
  */
-#define MPTCP_CAP_LATE_BIND 16384
+#define MPTCP_CAP_LATE_BIND 0x4000
 
-/*
- A subflow: 288 bytes, frozen.
+/**
+ * A subflow: 288 bytes, frozen.
  */
 struct mptcp_subflow {
-        /*
-         Local address and port; IPv4-mapped ones are shown as AF_INET.
+        /**
+         * Local address and port; IPv4-mapped ones are shown as AF_INET.
          */
         struct sockaddr_storage local;
-        /*
-         Remote address and port, of the same family.
+        /**
+         * Remote address and port, of the same family.
          */
         struct sockaddr_storage remote;
-        /*
-         The kernel's number, in order of creation from 1; 0 not known.
+        /**
+         * The kernel's number, in order of creation from 1; 0 not known.
          */
         uint32_t id;
-        /*
-         MPTCP_SUBFLOW_*.
+        /**
+         * MPTCP_SUBFLOW_*.
          */
         uint32_t flags;
-        /*
-         Zero.
+        /**
+         * Zero.
          */
         uint32_t reserved[6];
 };
 
-/*
- What works here, told beforehand.
+/**
+ * What works here, told beforehand.
  */
 struct mptcp_caps {
-        /*
-         MPTCP_CAP_*: works now, for this descriptor.
+        /**
+         * MPTCP_CAP_*: works now, for this descriptor.
          */
         uint64_t works;
-        /*
-         MPTCP_CAP_*: this library can tell.
+        /**
+         * MPTCP_CAP_*: this library can tell.
          */
         uint64_t known;
-        /*
-         MPTCP_BACKEND_*.
+        /**
+         * MPTCP_BACKEND_*.
          */
         uint32_t backend;
-        /*
-         errno: why not a better one; 0: nothing is missing.
+        /**
+         * errno: why not a better one; 0: nothing is missing.
          */
         int32_t backend_errno;
-        /*
-         MPTCP_CONTROL_*.
+        /**
+         * MPTCP_CONTROL_*.
          */
         uint32_t control;
-        /*
-         MPTCPAPI_VERSION_NUMBER of the library loaded.
+        /**
+         * MPTCPAPI_VERSION_NUMBER of the library loaded.
          */
         uint32_t library;
-        /*
-         Subflows of a connection at most, the initial one included; 0 not known.
+        /**
+         * Subflows of a connection at most, the initial one included; 0 not known.
          */
         uint32_t subflows_max;
-        /*
-         Addresses of a list at most.
+        /**
+         * Addresses of a list at most.
          */
         uint32_t addrs_max;
-        /*
-         Zero.
+        /**
+         * Zero.
          */
         uint32_t reserved[2];
-        /*
-         Why not better, in words: UTF-8, NUL at the end.
+        /**
+         * Why not better, in words: UTF-8, NUL at the end.
          */
         char reason[208];
 };
@@ -295,21 +298,21 @@ struct mptcp_caps {
 extern "C" {
 #endif // __cplusplus
 
-/*
- setsockopt(2) with the TCP_MULTIPATH_* options besides.
-
- Level IPPROTO_TCP with a number in 0x689700-0x6897ff is handled here; all
- else goes to the system call unchanged, with its return and errno. An
- integer option reads the first four bytes of optval.
-
- Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
- socket of TCP or MPTCP; no MPTCP, a fallback to TCP, the in-kernel path
- manager, another network namespace), EFAULT, EINVAL (optlen under 4; a list
- that is empty, cut short, over 64 entries, or has a wildcard or a link-local
- address without scope id), ENOPROTOOPT, EISCONN (ENABLE: connected,
- connecting or listening), EADDRNOTAVAIL, EADDRINUSE, EAFNOSUPPORT, EPERM
- (nobody may act for this process), EACCES, ENOSPC, ENOMEM, EMFILE, ENFILE.
- On failure nothing was changed; mptcp_errmsg() says why.
+/**
+ * setsockopt(2) with the TCP_MULTIPATH_* options besides.
+ *
+ * Level IPPROTO_TCP with a number in 0x689700-0x6897ff is handled here; all
+ * else goes to the system call unchanged, with its return and errno. An
+ * integer option reads the first four bytes of optval.
+ *
+ * Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
+ * socket of TCP or MPTCP; no MPTCP, a fallback to TCP, the in-kernel path
+ * manager, another network namespace), EFAULT, EINVAL (optlen under 4; a list
+ * that is empty, cut short, over 64 entries, or has a wildcard or a link-local
+ * address without scope id), ENOPROTOOPT, EISCONN (ENABLE: connected,
+ * connecting or listening), EADDRNOTAVAIL, EADDRINUSE, EAFNOSUPPORT, EPERM
+ * (nobody may act for this process), EACCES, ENOSPC, ENOMEM, EMFILE, ENFILE.
+ * On failure nothing was changed; mptcp_errmsg() says why.
  */
 int mptcp_setsockopt(int fd,
                      int level,
@@ -317,20 +320,20 @@ int mptcp_setsockopt(int fd,
                      const void *optval,
                      socklen_t optlen);
 
-/*
- getsockopt(2) with the TCP_MULTIPATH_* options besides.
-
- Level IPPROTO_TCP with a number in 0x689700-0x6897ff is handled here; all
- else goes to the system call unchanged. ENABLE and CONNID need *optlen of 4
- or more, write four bytes and set *optlen to 4. SUBFLOWS writes all
- established subflows, 288 bytes each, and sets *optlen to the bytes written;
- if they don't fit, ENOBUFS, and *optlen is what is needed. optval may be
- NULL when *optlen is 0.
-
- Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
- socket of TCP or MPTCP; CONNID of plain TCP; SUBFLOWS before Linux 5.16
- without inet_diag), EFAULT, EINVAL, ENOPROTOOPT, ENOTCONN (no connection,
- or it ended), ENOBUFS, ENOMEM. Needs no privilege.
+/**
+ * getsockopt(2) with the TCP_MULTIPATH_* options besides.
+ *
+ * Level IPPROTO_TCP with a number in 0x689700-0x6897ff is handled here; all
+ * else goes to the system call unchanged. ENABLE and CONNID need *optlen of 4
+ * or more, write four bytes and set *optlen to 4. SUBFLOWS writes all
+ * established subflows, 288 bytes each, and sets *optlen to the bytes written;
+ * if they don't fit, ENOBUFS, and *optlen is what is needed. optval may be
+ * NULL when *optlen is 0.
+ *
+ * Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
+ * socket of TCP or MPTCP; CONNID of plain TCP; SUBFLOWS before Linux 5.16
+ * without inet_diag), EFAULT, EINVAL, ENOPROTOOPT, ENOTCONN (no connection,
+ * or it ended), ENOBUFS, ENOMEM. Needs no privilege.
  */
 int mptcp_getsockopt(int fd,
                      int level,
@@ -338,131 +341,131 @@ int mptcp_getsockopt(int fd,
                      void *optval,
                      socklen_t *optlen);
 
-/*
- Gives the established subflows of a connection: TCP_MULTIPATH_SUBFLOWS
- without a buffer to size.
-
- Returns their number and sets *subflows to an array of them, to be freed by
- mptcp_freesubflows(); NULL when there are none just now. A plain TCP
- connection shows its one pair with MPTCP_SUBFLOW_FALLBACK. -1 and errno:
- as mptcp_getsockopt(). Needs no privilege and asks the kernel in one system
- call where it has MPTCP_FULL_INFO (Linux 6.5).
+/**
+ * Gives the established subflows of a connection: TCP_MULTIPATH_SUBFLOWS
+ * without a buffer to size.
+ *
+ * Returns their number and sets *subflows to an array of them, to be freed by
+ * mptcp_freesubflows(); NULL when there are none just now. A plain TCP
+ * connection shows its one pair with MPTCP_SUBFLOW_FALLBACK. -1 and errno:
+ * as mptcp_getsockopt(). Needs no privilege and asks the kernel in one system
+ * call where it has MPTCP_FULL_INFO (Linux 6.5).
  */
 int mptcp_getsubflows(int fd, struct mptcp_subflow **subflows);
 
-/*
- Frees what mptcp_getsubflows() gave. NULL is fine; errno stays.
+/**
+ * Frees what mptcp_getsubflows() gave. NULL is fine; errno stays.
  */
 void mptcp_freesubflows(struct mptcp_subflow *subflows);
 
-/*
- Adds local addresses to a socket's list, or removes them: sctp_bindx(3)'s
- shape for TCP_MULTIPATH_ADD and TCP_MULTIPATH_REMOVE.
-
- addrs are addrcnt (1 to 64) sockaddr_in and sockaddr_in6 one behind the
- other; all or nothing. flags: exactly one of MPTCP_BINDX_ADD_ADDR and
- MPTCP_BINDX_REM_ADDR; with ADD_ADDR also MPTCP_BINDX_BACKUP,
- MPTCP_BINDX_NO_ADVERTISE, MPTCP_BINDX_NO_SUBFLOW, which hold for all
- addresses of the call; the last flags given to an address win, on a live
- connection too. NO_ADVERTISE with NO_SUBFLOW is EINVAL.
-
- Returns 0, or -1 and errno: as mptcp_setsockopt(); ENOTCONN where the
- connection ended meanwhile.
+/**
+ * Adds local addresses to a socket's list, or removes them: sctp_bindx(3)'s
+ * shape for TCP_MULTIPATH_ADD and TCP_MULTIPATH_REMOVE.
+ *
+ * addrs are addrcnt (1 to 64) sockaddr_in and sockaddr_in6 one behind the
+ * other; all or nothing. flags: exactly one of MPTCP_BINDX_ADD_ADDR and
+ * MPTCP_BINDX_REM_ADDR; with ADD_ADDR also MPTCP_BINDX_BACKUP,
+ * MPTCP_BINDX_NO_ADVERTISE, MPTCP_BINDX_NO_SUBFLOW, which hold for all
+ * addresses of the call; the last flags given to an address win, on a live
+ * connection too. NO_ADVERTISE with NO_SUBFLOW is EINVAL.
+ *
+ * Returns 0, or -1 and errno: as mptcp_setsockopt(); ENOTCONN where the
+ * connection ended meanwhile.
  */
 int mptcp_bindx(int fd, const struct sockaddr *addrs, int addrcnt, int flags);
 
-/*
- Connects to one peer by any of its addresses.
-
- addrs are addrcnt (1 to 64) packed addresses of *one* peer, by the caller's
- word: never the several answers of getaddrinfo(3), which can be several
- hosts (RFC 6897 6.4). A blocking socket tries each in turn until one
- answers, SO_SNDTIMEO bounds the whole; the others then get subflows as far
- as can be, which doesn't change the result. A non-blocking one says
- EINPROGRESS: when it is writable call again with the same list, which
- returns 0 when connected, EINPROGRESS while it tries the next, EALREADY
- while an attempt is under way, else the last address's error. After EINTR
- the attempt goes on: call again. If the socket has a list, its first
- subflow starts from the list's address that routes to the peer. On a TCP
- socket: plain TCP, in turn.
-
- connid may be NULL; it is written with 0 only: the connection's id, 0 when
- it is plain TCP. Returns 0, or -1 and errno: those of connect(2), of the
- peer; EISCONN (connected to another); EADDRNOTAVAIL (no address of the list
- routes to the peer); and those of mptcp_setsockopt().
+/**
+ * Connects to one peer by any of its addresses.
+ *
+ * addrs are addrcnt (1 to 64) packed addresses of *one* peer, by the caller's
+ * word: never the several answers of getaddrinfo(3), which can be several
+ * hosts (RFC 6897 6.4). A blocking socket tries each in turn until one
+ * answers, SO_SNDTIMEO bounds the whole; the others then get subflows as far
+ * as can be, which doesn't change the result. A non-blocking one says
+ * EINPROGRESS: when it is writable call again with the same list, which
+ * returns 0 when connected, EINPROGRESS while it tries the next, EALREADY
+ * while an attempt is under way, else the last address's error. After EINTR
+ * the attempt goes on: call again. If the socket has a list, its first
+ * subflow starts from the list's address that routes to the peer. On a TCP
+ * socket: plain TCP, in turn.
+ *
+ * connid may be NULL; it is written with 0 only: the connection's id, 0 when
+ * it is plain TCP. Returns 0, or -1 and errno: those of connect(2), of the
+ * peer; EISCONN (connected to another); EADDRNOTAVAIL (no address of the list
+ * routes to the peer); and those of mptcp_setsockopt().
  */
 int mptcp_connectx(int fd,
                    const struct sockaddr *addrs,
                    int addrcnt,
                    uint32_t *connid);
 
-/*
- Gives a socket's local addresses: its list; without one, before the
- connection the address it is bound to (if any), on it the distinct local
- addresses of the established subflows.
-
- Returns their number and sets *addrs to packed addresses (step with
- mptcp_getaddrlen()), to be freed by mptcp_freeladdrs(); NULL when there are
- none. -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP, EFAULT, ENOMEM.
+/**
+ * Gives a socket's local addresses: its list; without one, before the
+ * connection the address it is bound to (if any), on it the distinct local
+ * addresses of the established subflows.
+ *
+ * Returns their number and sets *addrs to packed addresses (step with
+ * mptcp_getaddrlen()), to be freed by mptcp_freeladdrs(); NULL when there are
+ * none. -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP, EFAULT, ENOMEM.
  */
 int mptcp_getladdrs(int fd, struct sockaddr **addrs);
 
-/*
- Frees what mptcp_getladdrs() gave. NULL is fine; errno stays.
+/**
+ * Frees what mptcp_getladdrs() gave. NULL is fine; errno stays.
  */
 void mptcp_freeladdrs(struct sockaddr *addrs);
 
-/*
- Gives the peer's addresses: the distinct remote addresses of the
- established subflows, then those that the peer announced, as far as known
- here.
-
- As mptcp_getladdrs(), freed by mptcp_freepaddrs(); ENOTCONN before the
- connection and after its end.
+/**
+ * Gives the peer's addresses: the distinct remote addresses of the
+ * established subflows, then those that the peer announced, as far as known
+ * here.
+ *
+ * As mptcp_getladdrs(), freed by mptcp_freepaddrs(); ENOTCONN before the
+ * connection and after its end.
  */
 int mptcp_getpaddrs(int fd, struct sockaddr **addrs);
 
-/*
- Frees what mptcp_getpaddrs() gave. NULL is fine; errno stays.
+/**
+ * Frees what mptcp_getpaddrs() gave. NULL is fine; errno stays.
  */
 void mptcp_freepaddrs(struct sockaddr *addrs);
 
-/*
- Size of a packed address of this family, 16 (AF_INET) or 28 (AF_INET6):
- steps through a packed list. -1 and EAFNOSUPPORT for any other.
- Async-signal-safe.
+/**
+ * Size of a packed address of this family, 16 (AF_INET) or 28 (AF_INET6):
+ * steps through a packed list. -1 and EAFNOSUPPORT for any other.
+ * Async-signal-safe.
  */
 int mptcp_getaddrlen(int family);
 
-/*
- socket(2), but AF_INET or AF_INET6 with SOCK_STREAM (and SOCK_NONBLOCK,
- SOCK_CLOEXEC) and protocol 0, IPPROTO_TCP or IPPROTO_MPTCP gives a Multipath
- TCP socket where there is any, else one of TCP; TCP_MULTIPATH_ENABLE tells.
-
- Returns a descriptor to be closed with close(2), or -1 and errno: only what
- socket(2) refuses for TCP too.
+/**
+ * socket(2), but AF_INET or AF_INET6 with SOCK_STREAM (and SOCK_NONBLOCK,
+ * SOCK_CLOEXEC) and protocol 0, IPPROTO_TCP or IPPROTO_MPTCP gives a Multipath
+ * TCP socket where there is any, else one of TCP; TCP_MULTIPATH_ENABLE tells.
+ *
+ * Returns a descriptor to be closed with close(2), or -1 and errno: only what
+ * socket(2) refuses for TCP too.
  */
 int mptcp_socket(int domain, int type, int protocol);
 
-/*
- Tells what works, for a socket or (fd -1) for this host in the calling
- thread's network namespace, and what is missing for more. Never changes
- anything; a bit set is a promise for the next call, not for ever.
-
- size is sizeof(struct mptcp_caps). Returns 0, or -1 and errno: EBADF,
- ENOTSOCK, EOPNOTSUPP, EFAULT, EINVAL (size under 8), E2BIG (over 4096).
+/**
+ * Tells what works, for a socket or (fd -1) for this host in the calling
+ * thread's network namespace, and what is missing for more. Never changes
+ * anything; a bit set is a promise for the next call, not for ever.
+ *
+ * size is sizeof(struct mptcp_caps). Returns 0, or -1 and errno: EBADF,
+ * ENOTSOCK, EOPNOTSUPP, EFAULT, EINVAL (size under 8), E2BIG (over 4096).
  */
 int mptcp_getcaps(int fd, struct mptcp_caps *caps, size_t size);
 
-/*
- Why the calling thread's last failure happened, in words: UTF-8, one line,
- under 256 bytes. Never NULL; "" before the first failure; unchanged by
- success, like errno. Valid until the thread's next mptcp call.
+/**
+ * Why the calling thread's last failure happened, in words: UTF-8, one line,
+ * under 256 bytes. Never NULL; "" before the first failure; unchanged by
+ * success, like errno. Valid until the thread's next mptcp call.
  */
 const char *mptcp_errmsg(void);
 
-/*
- The library's version, "0.1.0": static. Async-signal-safe.
+/**
+ * The library's version, "0.1.0": static. Async-signal-safe.
  */
 const char *mptcp_version(void);
 

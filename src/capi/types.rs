@@ -37,26 +37,26 @@ pub const TCP_MULTIPATH_SUBFLOWS: i32 = 0x689704;
 /// The connection's token, unique among this host's live connections.
 pub const TCP_MULTIPATH_CONNID: i32 = 0x689705;
 
-/// struct mptcp_subflow.flags, 0x1: the connection's first subflow.
+/// struct mptcp_subflow.flags: the connection's first subflow.
 pub const MPTCP_SUBFLOW_INITIAL: u32 = 0x1;
-/// struct mptcp_subflow.flags, 0x2: plain TCP, this pair is all there is.
+/// struct mptcp_subflow.flags: plain TCP, this pair is all there is.
 pub const MPTCP_SUBFLOW_FALLBACK: u32 = 0x2;
-/// struct mptcp_subflow.flags, 0x4: the next two bits were looked up.
+/// struct mptcp_subflow.flags: the next two bits were looked up.
 pub const MPTCP_SUBFLOW_PRIO_KNOWN: u32 = 0x4;
-/// struct mptcp_subflow.flags, 0x8: we asked for backup only.
+/// struct mptcp_subflow.flags: we asked for backup only.
 pub const MPTCP_SUBFLOW_BACKUP: u32 = 0x8;
-/// struct mptcp_subflow.flags, 0x10: the peer asked for backup only.
+/// struct mptcp_subflow.flags: the peer asked for backup only.
 pub const MPTCP_SUBFLOW_PEER_BACKUP: u32 = 0x10;
 
 /// mptcp_bindx(): as TCP_MULTIPATH_ADD. Exactly one of this and the next.
 pub const MPTCP_BINDX_ADD_ADDR: i32 = 0x1;
 /// mptcp_bindx(): as TCP_MULTIPATH_REMOVE.
 pub const MPTCP_BINDX_REM_ADDR: i32 = 0x2;
-/// mptcp_bindx(), 0x10 with ADD_ADDR: the addresses' subflows are for backup.
+/// mptcp_bindx(), with ADD_ADDR: the addresses' subflows are for backup.
 pub const MPTCP_BINDX_BACKUP: i32 = 0x10;
-/// mptcp_bindx(), 0x20 with ADD_ADDR: use them, never tell the peer.
+/// mptcp_bindx(), with ADD_ADDR: use them, never tell the peer.
 pub const MPTCP_BINDX_NO_ADVERTISE: i32 = 0x20;
-/// mptcp_bindx(), 0x40 with ADD_ADDR: tell the peer, open no subflow from them.
+/// mptcp_bindx(), with ADD_ADDR: tell the peer, open no subflow from them.
 pub const MPTCP_BINDX_NO_SUBFLOW: i32 = 0x40;
 
 /// struct mptcp_caps.backend: nobody controls paths.
@@ -73,35 +73,35 @@ pub const MPTCP_CONTROL_KERNEL: u32 = 1;
 /// struct mptcp_caps.control: this library, for the one connection.
 pub const MPTCP_CONTROL_CONNECTION: u32 = 2;
 
-/// struct mptcp_caps.works, 0x1: Multipath TCP sockets can be made.
+/// struct mptcp_caps.works: Multipath TCP sockets can be made.
 pub const MPTCP_CAP_ENABLE: u32 = 0x1;
-/// struct mptcp_caps.works, 0x2: subflows can be listed.
+/// struct mptcp_caps.works: subflows can be listed.
 pub const MPTCP_CAP_SUBFLOWS: u32 = 0x2;
-/// struct mptcp_caps.works, 0x4: connections have an identifier.
+/// struct mptcp_caps.works: connections have an identifier.
 pub const MPTCP_CAP_CONNID: u32 = 0x4;
-/// struct mptcp_caps.works, 0x8.
+/// struct mptcp_caps.works: statistics of connections (not in this version).
 pub const MPTCP_CAP_CONN_STATS: u32 = 0x8;
-/// struct mptcp_caps.works, 0x10.
+/// struct mptcp_caps.works: statistics of subflows (not in this version).
 pub const MPTCP_CAP_SUBFLOW_STATS: u32 = 0x10;
-/// struct mptcp_caps.works, 0x20: lists before connect(2).
+/// struct mptcp_caps.works: lists before connect(2).
 pub const MPTCP_CAP_ADD_BEFORE: u32 = 0x20;
-/// struct mptcp_caps.works, 0x40: ADD and REMOVE on a connection.
+/// struct mptcp_caps.works: ADD and REMOVE on a connection.
 pub const MPTCP_CAP_ADD_LIVE: u32 = 0x40;
-/// struct mptcp_caps.works, 0x80.
+/// struct mptcp_caps.works: single subflows can be closed (not in this version).
 pub const MPTCP_CAP_CLOSE_SUBFLOW: u32 = 0x80;
-/// struct mptcp_caps.works, 0x100: lists on listeners.
+/// struct mptcp_caps.works: lists on listeners.
 pub const MPTCP_CAP_LISTEN: u32 = 0x100;
-/// struct mptcp_caps.works, 0x200: addresses for backup only.
+/// struct mptcp_caps.works: addresses for backup only.
 pub const MPTCP_CAP_BACKUP: u32 = 0x200;
-/// struct mptcp_caps.works, 0x400.
+/// struct mptcp_caps.works: profiles (not in this version).
 pub const MPTCP_CAP_PROFILE: u32 = 0x400;
-/// struct mptcp_caps.works, 0x800.
+/// struct mptcp_caps.works: redundancy (not in this version).
 pub const MPTCP_CAP_REDUNDANCY: u32 = 0x800;
-/// struct mptcp_caps.works, 0x1000.
+/// struct mptcp_caps.works: fate sharing (not in this version).
 pub const MPTCP_CAP_FATE_SHARING: u32 = 0x1000;
-/// struct mptcp_caps.works, 0x2000.
+/// struct mptcp_caps.works: events (not in this version).
 pub const MPTCP_CAP_EVENTS: u32 = 0x2000;
-/// struct mptcp_caps.works, 0x4000: bind(2) still works after ADD (Linux 6.8).
+/// struct mptcp_caps.works: bind(2) still works after ADD (Linux 6.8).
 pub const MPTCP_CAP_LATE_BIND: u32 = 0x4000;
 
 /// A subflow: 288 bytes, frozen.

@@ -183,6 +183,16 @@ impl Socket {
             libc::SOCK_RAW | libc::SOCK_CLOEXEC,
             protocol,
         )?;
+        let mut name = [0u8; size_of::<libc::sockaddr_nl>()];
+        if let Some(family) = name.get_mut(..2) {
+            family.copy_from_slice(&(libc::AF_NETLINK as u16).to_ne_bytes());
+        }
+        // A socket without a port of its own hears no multicast: the kernel
+        // takes it for the sender.
+        // SAFETY: pointer and length describe `name`, a sockaddr_nl of zeros.
+        if unsafe { libc::bind(fd.as_raw_fd(), name.as_ptr().cast(), name.len() as u32) } != 0 {
+            return Err(Errno::last());
+        }
         let on = 1i32.to_ne_bytes();
         // Without them the words are missing, nothing else.
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
