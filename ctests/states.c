@@ -53,9 +53,8 @@ static void check_address(const struct sockaddr_storage *got, const struct socka
 	CHECK(!memcmp(got, &w, sizeof w));
 }
 
-/* One subflow: the pair that getsockname and getpeername say. fallback: 0 no, 1 yes,
- * 2 yes and there is a list. */
-static void check_one(int fd, int fallback)
+/* One subflow: the pair that getsockname and getpeername say. */
+static void check_listed(int fd, int fallback, int list)
 {
 	static const unsigned char zero[24];
 	struct mptcp_subflow *sf = NULL, two[2], small;
@@ -114,9 +113,14 @@ static void check_one(int fd, int fallback)
 	mptcp_freesubflows(sf);
 
 	/* Both lists: without a list of ours what is in use. */
-	if (fallback != 2)
+	if (!list)
 		CHECK_STR(laddrs_np(fd), locals(fd));
 	CHECK_STR(paddrs_np(fd), remotes(fd));
+}
+
+static void check_one(int fd, int fallback)
+{
+	check_listed(fd, fallback, 0);
 }
 
 /* ENABLE can't be changed here. */
@@ -324,7 +328,7 @@ static void connected(const struct fam *f)
 static void plain(int fd, const struct fam *f, int list)
 {
 	CHECK_INT(enabled(fd), 0);
-	check_one(fd, !list ? 1 : 2);
+	check_listed(fd, 1, list);
 	CHECK_INT(connid(fd), 0);
 	CHECK_INT(errno, EOPNOTSUPP);
 	FAILS(EISCONN, set_int(fd, TCP_MULTIPATH_ENABLE, 1));
@@ -392,7 +396,7 @@ static void late(const struct fam *f, int list)
 	p.s = t_accept(p.l);
 	CHECK_INT(enabled(c), 1);
 	CHECK(id && id == connid(c));
-	check_one(c, 0);
+	check_listed(c, 0, list);
 	sh("nft add table inet t && nft 'add chain inet t o { type filter hook output priority 0; }'"
 	   " && nft add rule inet t o reset tcp option mptcp");
 	say(c, p.s);

@@ -154,16 +154,16 @@ pub fn pack(list: &[SocketAddr]) -> Vec<u8> {
     out
 }
 
-/// Checks that every address may stand in a list of local addresses, and
-/// drops repetitions: no wildcard and no link-local address without a scope id
-/// (EINVAL), no multicast or broadcast address (EADDRNOTAVAIL).
-pub fn local_list(list: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
+/// Checks that every address may stand in a list, and drops repetitions: no
+/// wildcard and no link-local address without a scope id (EINVAL), no multicast
+/// or broadcast address (EADDRNOTAVAIL).
+pub fn checked(list: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
     let mut seen: Vec<SocketAddr> = Vec::with_capacity(list.len());
     for addr in list {
         if is_wildcard(&addr) {
             return Err(Error::new(
                 libc::EINVAL,
-                format!("{} is a wildcard, not an address of this host", addr.ip()),
+                format!("{} is a wildcard, not the address of a host", addr.ip()),
             ));
         }
         let out_of_place = match addr.ip() {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_local_list_refuses() {
+    fn what_a_list_refuses() {
         for (text, errno) in [
             ("0.0.0.0:0", libc::EINVAL),
             ("[::]:0", libc::EINVAL),
@@ -250,10 +250,10 @@ mod tests {
             ("[ff02::1]:0", libc::EADDRNOTAVAIL),
         ] {
             let list = vec![text.parse().unwrap()];
-            assert_eq!(local_list(list).map_err(|e| e.errno()), Err(errno), "{text}");
+            assert_eq!(checked(list).map_err(|e| e.errno()), Err(errno), "{text}");
         }
         let twice = vec!["10.0.0.1:0".parse().unwrap(); 2];
-        assert_eq!(local_list(twice).unwrap().len(), 1);
+        assert_eq!(checked(twice).unwrap().len(), 1);
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn steering(stage: Stage, control: Control, switch: bool, listen: bool) -> u64 {
         }
         Stage::Listening if listen => works |= ADD_BEFORE | ADD_LIVE | BACKUP | LISTEN,
         Stage::Connected if control == Control::Connection => works |= ADD_LIVE | BACKUP,
-        Stage::Listening | Stage::Connected => {}
+        Stage::Listening | Stage::Connected | Stage::Ended => {}
     }
     works
 }

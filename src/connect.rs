@@ -8,7 +8,8 @@ use crate::error::{Errno, Error, KernelResult, Result};
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::{route, sockopt, uapi};
 use crate::path::{self, Start};
-use crate::socket::{self, Socket, Stage};
+use crate::manager;
+use crate::socket::{Socket, Stage};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -64,14 +65,14 @@ fn forget(key: &Key) {
 /// again with the same list. EINTR: call again.
 pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
     let socket = Socket::of(fd.as_fd())?;
-    let peers: Vec<SocketAddr> = peers.iter().copied().map(addr::canonical).collect();
     if peers.is_empty() || peers.len() > addr::LIST_MAX {
         return Err(Error::new(libc::EINVAL, format!("one to {} addresses of the peer", addr::LIST_MAX)));
     }
+    let peers = addr::checked(peers.iter().copied().map(addr::canonical).collect())?;
     for peer in &peers {
         socket.check_family(peer)?;
     }
-    let key = socket::identity(&socket)?;
+    let key = manager::key_of(socket.fd)?;
     let mut at = match socket.stage()? {
         Stage::Connected => return connected(&socket, key, &peers),
         Stage::Listening => return Err(Error::new(libc::EISCONN, "the socket listens")),
@@ -86,7 +87,7 @@ pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
                 Err(errno) => next(&socket, key, &peers, at, errno)?,
             }
         }
-        Stage::Unconnected => match recall(&key).filter(|position| position.peers == peers) {
+        Stage::Unconnected | Stage::Ended => match recall(&key).filter(|position| position.peers == peers) {
             None => 0,
             // The attempt that was under way has failed.
             Some(position) => {
@@ -133,9 +134,9 @@ fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32>
     })
 }
 
-/// connect(2) to a wildcard reaches this host under another name.
+/// getpeername(2) of an MPTCP socket lacks the scope of link-local addresses.
 fn same_peer(asked: &SocketAddr, got: &SocketAddr) -> bool {
-    asked == got || (addr::is_wildcard(asked) && asked.port() == got.port())
+    asked == got || (asked.ip() == got.ip() && asked.port() == got.port() && matches!(got, SocketAddr::V6(v6) if v6.scope_id() == 0))
 }
 
 /// The position after a failed attempt; the last attempt's error where there

@@ -31,6 +31,7 @@ pub mod kernel;
 pub mod manager;
 pub mod options;
 mod path;
+mod pending;
 mod socket;
 
 #[cfg(feature = "capi")]

@@ -15,7 +15,7 @@ use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, process, route, sockopt, uapi};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -341,6 +341,13 @@ impl Manager {
         Ok(socket)
     }
 
+    /// Whether the application has disconnected an unconnected socket, which
+    /// took it from our control: seen where the kernel shows it (6.18, in a
+    /// namespace of the in-kernel path manager).
+    pub fn lost(&self, fd: BorrowedFd<'_>, key: &Key) -> bool {
+        self.prepared(key).switched && sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0) && shows_switch()
+    }
+
     /// What was done to this socket.
     pub fn prepared(&self, key: &Key) -> Prepared {
         self.prepared.get(key).copied().unwrap_or_default()
@@ -512,7 +519,7 @@ impl Manager {
         if waiting(&self.engine).max(self.prepared.len()) < self.sweep_at {
             return;
         }
-        let open: HashSet<u64> = open_inodes();
+        let open = process::open_sockets();
         let gone: Vec<Key> = self
             .engine
             .connections()
@@ -587,17 +594,6 @@ fn scoped(addr: SocketAddr, ifindex: u32) -> SocketAddr {
         }
         _ => addr,
     }
-}
-
-/// Inodes of this process's sockets.
-fn open_inodes() -> HashSet<u64> {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return HashSet::new() };
-    entries
-        .filter_map(|entry| {
-            let target = std::fs::read_link(entry.ok()?.path()).ok()?;
-            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-        })
-        .collect()
 }
 
 fn refused(refusal: &Refusal, doing: &str) -> Error {

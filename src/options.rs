@@ -17,16 +17,10 @@ struct Opt {
     level: i32,
     name: i32,
     label: &'static str,
-    /// It does nothing on a stream socket, so losing it loses nothing.
-    idle: bool,
 }
 
 const fn opt(level: i32, name: i32, label: &'static str) -> Opt {
-    Opt { level, name, label, idle: false }
-}
-
-const fn idle(name: i32, label: &'static str) -> Opt {
-    Opt { level: libc::SOL_SOCKET, name, label, idle: true }
+    Opt { level, name, label }
 }
 
 const S: i32 = libc::SOL_SOCKET;
@@ -77,14 +71,14 @@ const OPTIONS: &[Opt] = &[
     opt(S, 75, "SO_RCVMARK"),
     opt(S, 82, "SO_RCVPRIORITY"),
     opt(S, libc::SO_LOCK_FILTER, "SO_LOCK_FILTER"),
-    idle(libc::SO_BROADCAST, "SO_BROADCAST"),
-    idle(libc::SO_NO_CHECK, "SO_NO_CHECK"),
-    idle(libc::SO_PASSCRED, "SO_PASSCRED"),
-    idle(libc::SO_PASSSEC, "SO_PASSSEC"),
-    idle(libc::SO_RXQ_OVFL, "SO_RXQ_OVFL"),
-    idle(libc::SO_WIFI_STATUS, "SO_WIFI_STATUS"),
-    idle(libc::SO_NOFCS, "SO_NOFCS"),
-    idle(libc::SO_SELECT_ERR_QUEUE, "SO_SELECT_ERR_QUEUE"),
+    opt(S, libc::SO_BROADCAST, "SO_BROADCAST"),
+    opt(S, libc::SO_NO_CHECK, "SO_NO_CHECK"),
+    opt(S, libc::SO_PASSCRED, "SO_PASSCRED"),
+    opt(S, libc::SO_PASSSEC, "SO_PASSSEC"),
+    opt(S, libc::SO_RXQ_OVFL, "SO_RXQ_OVFL"),
+    opt(S, libc::SO_WIFI_STATUS, "SO_WIFI_STATUS"),
+    opt(S, libc::SO_NOFCS, "SO_NOFCS"),
+    opt(S, libc::SO_SELECT_ERR_QUEUE, "SO_SELECT_ERR_QUEUE"),
 
     opt(T, libc::TCP_NODELAY, "TCP_NODELAY"),
     opt(T, libc::TCP_MAXSEG, "TCP_MAXSEG"),
@@ -151,13 +145,17 @@ pub fn carried() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().map(|option| option.label).chain(["SO_SNDBUF", "SO_RCVBUF"])
 }
 
-/// Gives `fresh` all that was set on `old`. EOPNOTSUPP names what can't be;
-/// `old` is as before then.
-pub fn carry(old: &Socket<'_>, fresh: BorrowedFd<'_>) -> Result<()> {
+/// Gives `fresh` all that was set on `old`, with `bound` its name too.
+/// EOPNOTSUPP names what can't be; `old` is as before then.
+pub fn carry(old: &Socket<'_>, fresh: BorrowedFd<'_>, bound: bool) -> Result<()> {
     let protocol = if old.mptcp { libc::IPPROTO_MPTCP } else { libc::IPPROTO_TCP };
-    let reference = sockopt::socket(old.domain(), libc::SOCK_STREAM | libc::SOCK_CLOEXEC, protocol)
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    let reference = sockopt::socket(old.domain(), kind, protocol)
+        // Multipath TCP can have been switched off since.
+        .or_else(|_| sockopt::socket(old.domain(), kind, libc::IPPROTO_TCP))
         .map_err(|e| Error::kernel(e, "making a socket to compare with"))?;
-    for option in OPTIONS {
+    // The same flags show at IPPROTO_IPV6 on sockets that have no such options.
+    for option in OPTIONS.iter().filter(|option| old.v6 || option.level != V) {
         carry_one(option, old.fd, reference.as_fd(), fresh)?;
     }
     for buffer in &BUFFERS {
@@ -166,7 +164,13 @@ pub fn carry(old: &Socket<'_>, fresh: BorrowedFd<'_>) -> Result<()> {
     if sockopt::has_filter(old.fd) {
         return Err(cannot("SO_ATTACH_FILTER", Errno(libc::EOPNOTSUPP)));
     }
-    carry_name(old, fresh)?;
+    let locks = |fd| sockopt::get_int(fd, S, uapi::SO_BUF_LOCK);
+    if locks(old.fd) != locks(fresh) {
+        return Err(cannot("SO_BUF_LOCK", Errno(libc::EOPNOTSUPP)));
+    }
+    if bound {
+        carry_name(old, fresh)?;
+    }
     carry_owner(old.fd, fresh)
 }
 
@@ -201,11 +205,7 @@ fn carry_one(option: &Opt, old: BorrowedFd<'_>, reference: BorrowedFd<'_>, fresh
     if Value::of(reference, option).is_ok_and(|default| default.get() == value.get()) {
         return Ok(());
     }
-    let result = sockopt::set(fresh, option.level, option.name, value.get());
-    if option.idle {
-        return Ok(());
-    }
-    result.map_err(|errno| cannot(option.label, errno))?;
+    sockopt::set(fresh, option.level, option.name, value.get()).map_err(|errno| cannot(option.label, errno))?;
     match Value::of(fresh, option) {
         Ok(now) if now.get() != value.get() => Err(cannot(option.label, Errno(libc::EOPNOTSUPP))),
         _ => Ok(()),
@@ -228,11 +228,8 @@ const BUFFERS: [Buffer; 2] = [
 fn carry_buffer(buffer: &Buffer, old: BorrowedFd<'_>, reference: BorrowedFd<'_>, fresh: BorrowedFd<'_>) -> Result<()> {
     let get = |fd| sockopt::get_int(fd, S, buffer.name);
     let Ok(size) = get(old) else { return Ok(()) };
-    let set_by_hand = match sockopt::get_int(old, S, uapi::SO_BUF_LOCK) {
-        Ok(locks) => locks & buffer.lock != 0,
-        Err(_) => get(reference) != Ok(size),
-    };
-    if !set_by_hand {
+    let locked = sockopt::get_int(old, S, uapi::SO_BUF_LOCK).is_ok_and(|locks| locks & buffer.lock != 0);
+    if !locked && get(reference) == Ok(size) {
         return Ok(());
     }
     // The kernel shows twice what was asked for.

@@ -9,9 +9,10 @@ use crate::engine::{Device, Entry};
 use crate::error::{Errno, Error, KernelResult, Result};
 use crate::kernel::sockopt::{self, Listed};
 use crate::kernel::{diag, route, uapi};
-use crate::manager::{self, is_up};
+use crate::manager::is_up;
 use crate::options;
 use crate::path::{self, PathControl};
+use crate::pending;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -50,8 +51,10 @@ impl Default for Usage {
 /// How far a socket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Never connected, or ended.
+    /// Never connected, or disconnected again.
     Unconnected,
+    /// The connection, or the attempt to make one, is over.
+    Ended,
     /// connect(2) is under way.
     Connecting,
     /// listen(2) was called.
@@ -106,13 +109,20 @@ impl<'fd> Socket<'fd> {
             return Ok(Stage::Connected);
         }
         let events = loop {
-            match sockopt::poll(self.fd, 0, 0) {
+            match sockopt::poll(self.fd, libc::POLLRDHUP, 0) {
                 Err(Errno(libc::EINTR)) => {}
+                // More than RLIMIT_NOFILE allows, even one.
+                Err(Errno(libc::EINVAL)) => break libc::POLLHUP,
                 other => break other.map_err(|e| Error::kernel(e, "polling the socket"))?,
             }
         };
-        // tcp_poll and mptcp_poll hang up in the state CLOSE.
-        Ok(if events & libc::POLLHUP != 0 { Stage::Unconnected } else { Stage::Connecting })
+        // tcp_poll and mptcp_poll: hung up in the state CLOSE, and shut down
+        // once there was something to shut down.
+        Ok(match (events & libc::POLLHUP != 0, events & libc::POLLRDHUP != 0) {
+            (false, _) => Stage::Connecting,
+            (true, false) => Stage::Unconnected,
+            (true, true) => Stage::Ended,
+        })
     }
 
     /// EAFNOSUPPORT where the socket can't use addresses of this family.
@@ -177,7 +187,7 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    fn not_connected(&self) -> Error {
+    pub(crate) fn not_connected(&self) -> Error {
         let words = match self.stage() {
             Ok(Stage::Connecting) => "the connection is not established yet",
             Ok(Stage::Listening) => "the socket listens: ask an accepted one",
@@ -198,7 +208,6 @@ impl<'fd> Socket<'fd> {
     }
 }
 
-/// EBADF for a number that can't be borrowed.
 fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno(libc::EOPNOTSUPP | libc::ENOPROTOOPT))
 }
@@ -208,6 +217,7 @@ fn is_unsupported(errno: Errno) -> bool {
 /// its end: the last truth known.
 pub fn enabled(fd: impl AsFd) -> Result<bool> {
     let fd = fd.as_fd();
+    pending::settle(fd);
     match sockopt::get_int(fd, libc::IPPROTO_TCP, uapi::TCP_IS_MPTCP) {
         Ok(value) => Ok(value != 0),
         // Before 6.10, or no TCP socket.
@@ -235,6 +245,7 @@ fn diagnosed(fd: BorrowedFd<'_>) -> Result<Vec<Listed>> {
 /// EOPNOTSUPP before Linux 5.16 without inet_diag.
 pub fn subflows(fd: impl AsFd) -> Result<Vec<Subflow>> {
     let fd = fd.as_fd();
+    pending::settle(fd);
     path::touch();
     let listed = match sockopt::full_info(fd) {
         Ok(listed) => listed,
@@ -321,6 +332,7 @@ fn shown(entry: &Listed, initial: bool, fallback: bool) -> Subflow {
 /// live connections. ENOTCONN; EOPNOTSUPP for plain TCP.
 pub fn connection_id(fd: impl AsFd) -> Result<u32> {
     let fd = fd.as_fd();
+    pending::settle(fd);
     path::touch();
     match sockopt::info(fd) {
         Ok(info) if info.token != 0 && info.flags & uapi::INFO_REMOTE_KEY != 0 && sockopt::peername(fd).is_ok() => {
@@ -334,8 +346,7 @@ pub fn connection_id(fd: impl AsFd) -> Result<u32> {
             }
             match socket.stage()? {
                 Stage::Connected => Err(socket.no_mptcp()),
-                _ if socket.mptcp => Err(socket.not_connected()),
-                Stage::Unconnected | Stage::Connecting | Stage::Listening => Err(socket.not_connected()),
+                _ => Err(socket.not_connected()),
             }
         }
     }
@@ -348,7 +359,7 @@ pub fn add(fd: impl AsFd, addrs: Vec<SocketAddr>, usage: Usage) -> Result<()> {
         return Err(Error::new(libc::EINVAL, "an address neither advertised nor used is no use"));
     }
     let socket = Socket::of(fd.as_fd())?;
-    let addrs = addr::local_list(addrs)?;
+    let addrs = addr::checked(addrs)?;
     let entries = addrs
         .into_iter()
         .map(|addr| Entry { addr, backup: usage.backup, advertise: usage.advertise, subflow: usage.subflow })
@@ -363,7 +374,7 @@ pub fn add(fd: impl AsFd, addrs: Vec<SocketAddr>, usage: Usage) -> Result<()> {
 /// and close their subflows. Port 0 names every port of the address.
 pub fn remove(fd: impl AsFd, addrs: Vec<SocketAddr>) -> Result<()> {
     let socket = Socket::of(fd.as_fd())?;
-    let addrs = addr::local_list(addrs)?;
+    let addrs = addr::checked(addrs)?;
     for addr in &addrs {
         socket.check_family(addr)?;
     }
@@ -377,6 +388,9 @@ fn steerable(socket: &Socket<'_>) -> Result<&'static dyn PathControl> {
     if !socket.mptcp || fallen_back {
         return Err(socket.no_mptcp());
     }
+    if stage == Stage::Ended {
+        return Err(socket.not_connected());
+    }
     path::control()
 }
 
@@ -384,6 +398,7 @@ fn steerable(socket: &Socket<'_>) -> Result<&'static dyn PathControl> {
 /// the socket is bound to, on it those of the established subflows.
 pub fn local_addresses(fd: impl AsFd) -> Result<Vec<SocketAddr>> {
     let socket = Socket::of(fd.as_fd())?;
+    pending::settle(socket.fd);
     path::touch();
     if let Some(list) = path::existing().and_then(|control| control.list(&socket)) {
         return Ok(list);
@@ -421,20 +436,25 @@ fn distinct(addrs: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
 /// the usable socket it was.
 pub fn enable(fd: impl AsFd, on: bool) -> Result<()> {
     let socket = Socket::of(fd.as_fd())?;
-    if socket.stage()? != Stage::Unconnected {
+    if !matches!(socket.stage()?, Stage::Unconnected | Stage::Ended) {
         return Err(Error::new(libc::EISCONN, "Multipath TCP is chosen before connect(2) and listen(2)"));
     }
     if on != socket.mptcp {
         let fresh = fresh_socket(&socket, on)?;
-        options::carry(&socket, fresh.as_fd())?;
-        if !on && let Some(control) = path::existing() {
+        let control = path::existing().filter(|_| !on);
+        // What ADD has bound goes with the list.
+        let bound = !control.is_some_and(|control| control.has_bound(&socket));
+        options::carry(&socket, fresh.as_fd(), bound)?;
+        if let Some(control) = control {
             control.forget(&socket);
         }
         replace(&socket, fresh)?;
     }
     if on {
         let socket = Socket { mptcp: true, ..socket };
-        restrict_to_binding(&socket)?;
+        if !restrict_to_binding(&socket)? {
+            pending::note(socket.fd);
+        }
     }
     Ok(())
 }
@@ -446,18 +466,18 @@ fn bound_to_something(socket: &Socket<'_>) -> bool {
 }
 
 /// RFC 6897 5.3.2: a socket that is bound uses nothing else. Without a backend
-/// nobody can see to that, and getcaps says so.
-pub(crate) fn restrict_to_binding(socket: &Socket<'_>) -> Result<()> {
+/// nobody can see to that, and getcaps says so. False: it is not bound.
+pub(crate) fn restrict_to_binding(socket: &Socket<'_>) -> Result<bool> {
     if !bound_to_something(socket) {
-        return Ok(());
+        return Ok(false);
     }
-    match path::control() {
-        Ok(control) => match control.respect_binding(socket) {
-            Err(error) if matches!(error.errno(), libc::EPERM | libc::EOPNOTSUPP) => Ok(()),
-            other => other,
-        },
-        Err(_) => Ok(()),
+    if let Ok(control) = path::control()
+        && let Err(error) = control.respect_binding(socket)
+        && !matches!(error.errno(), libc::EPERM | libc::EOPNOTSUPP)
+    {
+        return Err(error);
     }
+    Ok(true)
 }
 
 fn fresh_socket(socket: &Socket<'_>, mptcp: bool) -> Result<OwnedFd> {
@@ -516,16 +536,12 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<OwnedFd> {
     let ours = matches!(protocol, 0 | libc::IPPROTO_TCP | libc::IPPROTO_MPTCP);
     if inet && stream && ours {
         if let Ok(socket) = sockopt::socket(domain, kind, libc::IPPROTO_MPTCP) {
+            pending::note(socket.as_fd());
             return Ok(socket);
         }
         return sockopt::socket(domain, kind, libc::IPPROTO_TCP).map_err(|e| Error::kernel(e, "socket"));
     }
     sockopt::socket(domain, kind, protocol).map_err(|e| Error::kernel(e, "socket"))
-}
-
-/// Identity of a socket for state that belongs to it.
-pub(crate) fn identity(socket: &Socket<'_>) -> Result<crate::engine::Key> {
-    manager::key_of(socket.fd)
 }
 
 impl AsRawFd for Socket<'_> {

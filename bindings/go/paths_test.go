@@ -244,7 +244,16 @@ func TestDirectFlags(t *testing.T) {
 		},
 	}
 	c := dial(t, &d, "tcp", address)
-	data(t, c, list, 2)
+	told := addrs("10.3.0.1")[0].Addr()
+	await(t, "our subflow, and one that the peer opens to the address it was told", func() bool {
+		mustExchange(t, c, 1000)
+		for _, sf := range subflows(t, c) {
+			if sf.Local.Addr() == told && sf.Remote.String() == address {
+				t.Fatalf("%v: nothing was to be opened from there", sf)
+			}
+		}
+		return len(locals(t, c, append(addrs("10.3.0.1"), list...))) == 3
+	})
 	if l, err := mptcp.LocalAddrs(c); err != nil || len(l) != 3 {
 		t.Errorf("local addresses %v %v", l, err)
 	}
@@ -557,6 +566,10 @@ func TestUserspaceListen(t *testing.T) {
 			return remotes[c.list[0].Addr()] && remotes[c.list[1].Addr()]
 		})
 		mustExchange(t, conn, 1<<20)
+		inherited, err := mptcp.LocalAddrs(s)
+		if err != nil || len(inherited) != len(c.list) || !has(inherited, c.list[0]) || !has(inherited, c.list[1]) {
+			t.Errorf("accepted with the list %v %v, not %v", inherited, err, c.list)
+		}
 		peers, err := mptcp.PeerAddrs(conn)
 		if err != nil || !has(peers, c.list[0]) || !has(peers, c.list[1]) {
 			t.Errorf("peer addresses %v %v", peers, err)
@@ -579,6 +592,35 @@ func TestUserspaceListen(t *testing.T) {
 			_, _ = mptcp.Subflows(conn) // steps the library
 			return fds(t) < before
 		})
+	}
+}
+
+// The list doesn't change what is listened on.
+func TestUserspaceListenBind(t *testing.T) {
+	lab(t, "userspace")
+	for _, c := range []struct{ network, host, list, to string }{
+		{"tcp", "10.9.0.1", "10.1.0.1", "10.9.0.1"},
+		{"tcp4", "0.0.0.0", "10.1.0.1", "10.9.0.1"},
+		{"tcp", "fd09::1", "fd01::1", "fd09::1"},
+		{"tcp", "::", "fd01::1", "fd09::1"},
+		{"tcp", "::", "10.1.0.1", "10.9.0.1"},
+	} {
+		lc := mptcp.ListenConfig{LocalAddrs: addrs(c.list), NoFallback: true}
+		l, err := lc.Listen(context.Background(), c.network, net.JoinHostPort(c.host, "0"))
+		if err != nil {
+			t.Fatalf("%+v: %v", c, err)
+		}
+		accepted := echo(t, l)
+		host, port, _ := net.SplitHostPort(l.Addr().String())
+		if host != c.host {
+			t.Errorf("%+v: listens on %v", c, l.Addr())
+		}
+		conn := dial(t, &mptcp.Dialer{NoFallback: true}, "tcp", net.JoinHostPort(c.to, port))
+		mustExchange(t, conn, 1000)
+		s := <-accepted
+		if on, err := mptcp.Enabled(s); err != nil || !on {
+			t.Errorf("%+v: enabled: %v %v", c, on, err)
+		}
 	}
 }
 

@@ -506,7 +506,14 @@ impl Engine {
                 handle
             }
             _ if server => match self.child_of(key) {
-                Some(child) => self.insert(child),
+                Some(child) => {
+                    let handle = self.insert(child);
+                    if key.inode != 0 {
+                        // Accepted already.
+                        self.by_key.insert(key, handle);
+                    }
+                    handle
+                }
                 None => return,
             },
             _ => return,

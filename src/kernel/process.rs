@@ -4,6 +4,7 @@
 
 use crate::error::{Errno, KernelResult};
 use once_cell::race::OnceNonZeroUsize;
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -174,6 +175,17 @@ pub fn environment(name: &CStr) -> Option<String> {
 unsafe fn secure_getenv(name: *const libc::c_char) -> *const libc::c_char {
     // SAFETY: getauxval takes an integer; getenv a C string.
     unsafe { if libc::getauxval(libc::AT_SECURE) != 0 { std::ptr::null() } else { libc::getenv(name) } }
+}
+
+/// Inodes of this process's sockets.
+pub fn open_sockets() -> HashSet<u64> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return HashSet::new() };
+    entries
+        .filter_map(|entry| {
+            let target = std::fs::read_link(entry.ok()?.path()).ok()?;
+            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+        })
+        .collect()
 }
 
 /// The effective user id.

@@ -103,7 +103,19 @@ fn on<T>(socket: &Socket<'_>, act: impl FnOnce(&mut Manager, Key) -> Result<T>) 
         ));
     }
     let key = manager::key_of(socket.fd)?;
-    with(thread, |manager| act(manager, key))
+    with(thread, |manager| {
+        disconnected_unseen(manager, socket, key);
+        act(manager, key)
+    })
+}
+
+/// connect(AF_UNSPEC) drops list and control, and nothing tells of it where
+/// there was no connection.
+fn disconnected_unseen(manager: &mut Manager, socket: &Socket<'_>, key: Key) {
+    let waiting = manager.engine().by_key(&key).is_some_and(|c| c.phase == Phase::Prepared);
+    if waiting && manager.lost(socket.fd, &key) && socket.stage() == Ok(Stage::Unconnected) {
+        manager.forget(key);
+    }
 }
 
 /// The same, only where something is managed already.
@@ -114,6 +126,7 @@ fn peek<T>(socket: &Socket<'_>, look: impl FnOnce(&mut Manager, &Connection) -> 
     let mut managers = lock(state);
     let manager = managers.iter_mut().find(|m| m.namespace() == namespace && m.intact())?;
     adopt(manager, socket, key);
+    disconnected_unseen(manager, socket, key);
     let connection = manager.engine().by_key(&key)?.clone();
     look(manager, &connection)
 }
@@ -269,6 +282,7 @@ impl PathControl for Direct {
         let request = on(socket, |manager, key| {
             let stage = socket.stage()?;
             match stage {
+                Stage::Ended => return Err(socket.not_connected()),
                 Stage::Unconnected => {
                     check(socket, manager.engine().by_key(&key), &entries, false)?;
                     prepare(manager, socket, key)?;
@@ -366,6 +380,14 @@ impl PathControl for Direct {
                 _ => Start::AsIs,
             })
         })
+    }
+
+    fn has_bound(&self, socket: &Socket<'_>) -> bool {
+        peek(socket, |manager, connection| {
+            let ours = manager.prepared(&connection.key).bound.is_some();
+            (ours && binding(manager, socket, &connection.key).0.is_none()).then_some(())
+        })
+        .is_some()
     }
 
     fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr) {

@@ -55,7 +55,7 @@ pub struct Abilities {
 /// Path control on one socket at a time. Every method may be called from any
 /// thread, and does all of what it says or nothing.
 pub trait PathControl {
-    /// TCP_MULTIPATH_ADD: `entries` have passed [`crate::addr::local_list`].
+    /// TCP_MULTIPATH_ADD: `entries` have passed [`crate::addr::checked`].
     fn add(&self, socket: &Socket<'_>, entries: Vec<Entry>) -> Result<()>;
     /// TCP_MULTIPATH_REMOVE.
     fn remove(&self, socket: &Socket<'_>, addrs: Vec<SocketAddr>) -> Result<()>;
@@ -65,6 +65,8 @@ pub trait PathControl {
     /// Makes an unconnected socket ready for connect(2) to the first of these
     /// addresses of one peer; done again before every attempt.
     fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start>;
+    /// Whether it was the library that bound the socket.
+    fn has_bound(&self, socket: &Socket<'_>) -> bool;
     /// Notes that the library bound the socket for connect(2).
     fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr);
     /// The connection attempt failed and the socket was disconnected.

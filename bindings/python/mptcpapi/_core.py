@@ -168,8 +168,10 @@ def add(
 
     Before it connects (best followed by connect() of this module): it will use
     these and no others, besides what it is bound to. On a connection: use these
-    too. On a listener: for the connections it accepts. addresses is one address
-    or several (up to 64); all are taken or none.
+    too; where the kernel's own path manager is the default (capabilities() calls
+    it Control.KERNEL) only if a list was made before it connected. On a listener:
+    for the connections it accepts. addresses is one address or several (up to
+    64); all are taken or none.
 
     backup: use their subflows only when no others work. advertise=False: use
     them, but don't tell the peer. subflow=False: tell the peer, but open no

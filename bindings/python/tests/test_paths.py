@@ -21,6 +21,7 @@ from helper import (
     connection,
     eventually,
     exchange,
+    full_listener,
     listener,
     local_hosts,
     tcp_socket,
@@ -92,6 +93,51 @@ def test_add_and_remove_on_a_connection():
         assert mptcpapi.is_enabled(client)
 
 
+def test_all_addresses_removed_and_one_added_again():
+    with connection([A, B]) as (client, accepted):
+        exchange(client, accepted)
+        eventually(lambda: local_hosts(client) == [A, B])
+        number = mptcpapi.connection_id(client)
+        mptcpapi.remove(client, [A, B])
+        eventually(lambda: mptcpapi.subflows(client) == [])
+        assert mptcpapi.local_addresses(client) == []
+        assert mptcpapi.connection_id(client) == number
+        mptcpapi.add(client, B)
+        eventually(lambda: local_hosts(client) == [B])
+        exchange(client, accepted)
+
+
+def test_what_the_socket_is_bound_to_stays():
+    with listener() as server, mptcpapi.mptcp_socket() as client:
+        client.settimeout(10)
+        client.bind((A, 0))
+        before = client.getsockname()
+        mptcpapi.add(client, B)
+        mptcpapi.connect(client, server.getsockname())
+        assert client.getsockname() == before
+        with server.accept()[0] as accepted:
+            exchange(client, accepted)
+            eventually(lambda: local_hosts(client) == [A, B])
+
+
+def test_add_while_connecting():
+    with full_listener() as where:
+        for addresses in (A, None):
+            with mptcpapi.mptcp_socket() as sock:
+                sock.setblocking(False)
+                if addresses:
+                    mptcpapi.add(sock, addresses)
+                with pytest.raises(BlockingIOError):
+                    mptcpapi.connect(sock, where)
+                if addresses:
+                    mptcpapi.add(sock, B)
+                    assert [one.host for one in mptcpapi.local_addresses(sock)] == [A, B]
+                else:
+                    with pytest.raises(OSError) as caught:
+                        mptcpapi.add(sock, A)
+                    assert caught.value.errno == errno.EOPNOTSUPP
+
+
 def test_add_before_data_has_flowed():
     with connection(A) as (client, accepted):
         mptcpapi.add(client, B)
@@ -126,16 +172,6 @@ def test_flags():
         with pytest.raises(OSError) as caught:
             mptcpapi.add(sock, A, advertise=False, subflow=False)
         assert caught.value.errno == errno.EINVAL
-
-
-def test_an_address_without_subflows():
-    with connection([A, B]) as (client, accepted):
-        mptcpapi.add(client, C, subflow=False)
-        exchange(client, accepted)
-        eventually(lambda: local_hosts(client) == [A, B])
-        exchange(client, accepted)
-        assert local_hosts(client) == [A, B]
-        assert C in [one.host for one in mptcpapi.local_addresses(client)]
 
 
 def test_ipv6_sockets_take_both_families():
@@ -222,11 +258,12 @@ def test_plain_tcp():
     assert caught.value.errno == errno.EOPNOTSUPP
 
 
-def test_a_list_goes_with_the_protocol():
+@pytest.mark.parametrize("addresses", [[A, B], [A]], ids=["two", "one"])
+def test_a_list_goes_with_the_protocol(addresses):
     with mptcpapi.mptcp_socket() as sock:
-        mptcpapi.add(sock, A)
+        mptcpapi.add(sock, addresses)
         mptcpapi.enable(sock)
-        assert [one.host for one in mptcpapi.local_addresses(sock)] == [A]
+        assert [one.host for one in mptcpapi.local_addresses(sock)] == addresses
         mptcpapi.enable(sock, False)
         mptcpapi.enable(sock)
         assert mptcpapi.local_addresses(sock) == []

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""Lists on listeners: accepted connections can be controlled here only."""
+"""Where accepted connections are controlled too, and the peer adds nothing."""
+
+import errno
 
 import pytest
 
 import mptcpapi
-from helper import A, B, C, SERVER, eventually, exchange, local_hosts
+from helper import A, B, C, SERVER, connection, eventually, exchange, local_hosts
 from mptcpapi import Capability
 
 pytestmark = pytest.mark.mode("userspace")
@@ -51,3 +53,19 @@ def test_a_connection_reaches_the_announced_address():
                 eventually(reached)
                 exchange(client, accepted, b"y" * 100_000)
                 assert local_hosts(client)[0] == A
+
+
+def test_a_listener_refuses_other_hosts_addresses():
+    with pytest.raises(OSError) as caught:
+        mptcpapi.create_server((SERVER, 0), local_addresses="192.0.2.1")
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+def test_an_address_without_subflows():
+    with connection([A, B]) as (client, accepted):
+        mptcpapi.add(client, C, subflow=False)
+        exchange(client, accepted)
+        eventually(lambda: local_hosts(client) == [A, B])
+        exchange(client, accepted)
+        assert local_hosts(client) == [A, B]
+        assert C in [one.host for one in mptcpapi.local_addresses(client)]

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sockets that were made multipath here and are not connected yet: a bind(2)
+//! that the application makes after ENABLE counts from the next call on the
+//! socket, a query too. One atomic load where there are none.
+
+use crate::engine::Key;
+use crate::kernel::process::{self, PerProcess};
+use crate::manager;
+use crate::socket::{self, Socket, Stage};
+use std::collections::HashSet;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug, Default)]
+struct Pending {
+    sockets: Mutex<HashSet<Key>>,
+    count: AtomicUsize,
+    misses: AtomicUsize,
+}
+
+static PENDING: PerProcess<Pending> = PerProcess::new();
+
+/// After so many looks in vain the closed ones are dropped.
+const SWEEP: usize = 64;
+
+impl Pending {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashSet<Key>)) {
+        let mut sockets = self.lock();
+        change(&mut sockets);
+        self.count.store(sockets.len(), Ordering::Relaxed);
+    }
+}
+
+/// Notes a socket.
+pub fn note(fd: BorrowedFd<'_>) {
+    if let Ok(key) = manager::key_of(fd)
+        && let Ok(pending) = PENDING.get_or_init(Pending::default)
+    {
+        if pending.count.load(Ordering::Relaxed) >= SWEEP {
+            sweep(pending);
+        }
+        pending.change(|sockets| {
+            sockets.insert(key);
+        });
+    }
+}
+
+/// Looks whether the application has bound the socket meanwhile, and brings it
+/// under the restriction if so.
+pub fn settle(fd: BorrowedFd<'_>) {
+    let Some(pending) = PENDING.get() else { return };
+    if pending.count.load(Ordering::Relaxed) == 0 {
+        return;
+    }
+    let Ok(key) = manager::key_of(fd) else { return };
+    if !pending.lock().contains(&key) {
+        if pending.misses.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
+            sweep(pending);
+        }
+        return;
+    }
+    let Ok(socket) = Socket::of(fd) else { return };
+    let done = match socket.stage() {
+        // Nobody asked for this just now, so nobody hears of a failure; the
+        // next ADD or connectx will.
+        Ok(Stage::Unconnected) => socket.mptcp && socket::restrict_to_binding(&socket).unwrap_or(true),
+        _ => true,
+    };
+    if done {
+        pending.change(|sockets| {
+            sockets.remove(&key);
+        });
+    }
+}
+
+fn sweep(pending: &Pending) {
+    let open = process::open_sockets();
+    pending.change(|sockets| sockets.retain(|key| open.contains(&key.inode)));
+}
