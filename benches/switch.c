@@ -20,7 +20,9 @@
  */
 #include "bench.h"
 
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 
 #define SAMPLES 1000000
 
@@ -36,6 +38,24 @@ struct shared {                 /* between the processes of one run */
 static struct shared *shared;
 static pid_t pids[64];
 static int running;
+
+/* The one who ADDs and the one who observes have different processors: where
+   they share one, the observer sees less than others would. */
+static void use_cpu(int number)
+{
+	cpu_set_t allowed, one;
+
+	CPU_ZERO(&allowed);
+	CPU_ZERO(&one);
+	if (sched_getaffinity(0, sizeof allowed, &allowed))
+		die("sched_getaffinity");
+	number %= CPU_COUNT(&allowed);
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &allowed) && number-- == 0)
+			CPU_SET(cpu, &one);
+	if (sched_setaffinity(0, sizeof one, &one))
+		die("sched_setaffinity");
+}
 
 /* The children end with this process, and after a minute in any case. */
 static int child(void)
@@ -53,7 +73,7 @@ static int child(void)
 	return 0;
 }
 
-static void end_children(int from)
+static void end_hogs(int from)
 {
 	while (running > from) {
 		kill(pids[--running], SIGKILL);
@@ -94,12 +114,13 @@ static int is_caught(void)
 	return info[3] == 0;
 }
 
-static void add_for_ever(double every_us)
+static void add_until_stopped(double every_us)
 {
 	struct sockaddr_in list[2] = { path(1), path(2) };
 	double next = now_us();
 
-	while (shared->adds < SAMPLES) {
+	/* Not killed: one who dies in the switch leaves the namespace switched. */
+	while (!shared->stop && shared->adds < SAMPLES) {
 		int fd = mptcp_fd();
 		double start = now_us();
 
@@ -114,7 +135,6 @@ static void add_for_ever(double every_us)
 		while (now_us() < next)
 			usleep(next - now_us() < 1 ? 1 : next - now_us());
 	}
-	pause();
 }
 
 static void make_sockets(void)
@@ -161,27 +181,26 @@ static void watch_sysctl(void)
 /* One run of ADDs beside an observer. */
 static void run(double every_us, void observe(void), double seconds)
 {
-	int observer;
+	int first = running, status;
 
 	memset(shared, 0, sizeof *shared);
 	if (child()) {
+		use_cpu(1);
 		observe();
 		_exit(0);
 	}
-	observer = running - 1;
 	if (child()) {
-		add_for_ever(every_us);
+		use_cpu(0);
+		add_until_stopped(every_us);
 		_exit(0);
 	}
 	usleep(seconds * 1e6);
-	/* A dead one has said why; half of the figures would mislead. */
-	if (waitpid(pids[running - 1], NULL, WNOHANG) != 0)
-		die("the process that ADDs ended early");
 	shared->stop = 1;
-	waitpid(pids[observer], NULL, 0);
-	kill(pids[observer + 1], SIGKILL);
-	waitpid(pids[observer + 1], NULL, 0);
-	running = observer;
+	for (; running > first; running--)
+		if (waitpid(pids[running - 1], &status, 0) < 0 || status != 0)
+			die("a process of the benchmark failed");
+	if (says_userspace(sysctl_fd()))
+		die("the namespace was left in userspace mode");
 }
 
 static void load(const char *name, double every_us, int hogs, double seconds)
@@ -190,10 +209,13 @@ static void load(const char *name, double every_us, int hogs, double seconds)
 	double share, mean, add[4], longest;
 	static const double at[] = { .5, .95, .99, 1 };
 
-	for (int i = 0; i < hogs; i++)
-		if (child())
+	for (int i = 0; i < hogs; i++) {
+		if (child()) {
+			use_cpu(i);
 			for (;;)
 				;
+		}
+	}
 	run(every_us, make_sockets, seconds);
 	adds = shared->adds;
 	share = shared->sockets ? (double)shared->caught / shared->sockets : 0;
@@ -211,13 +233,13 @@ static void load(const char *name, double every_us, int hogs, double seconds)
 	printf("window\t%s\t%d\t%.2f\t%.2f\t%.2f\t%.2f\n", name, shared->windows,
 	       quantile(shared->window, shared->windows, .5), quantile(shared->window, shared->windows, .95),
 	       quantile(shared->window, shared->windows, .99), quantile(shared->window, shared->windows, 1));
-	end_children(before);
+	end_hogs(before);
 }
 
 int main(int argc, char **argv)
 {
 	double seconds = argc > 1 ? atof(argv[1]) : 4;
-	int cpus = sysconf(_SC_NPROCESSORS_ONLN), fd, shown;
+	int cpus = get_nprocs(), fd, shown;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (seconds < 0.5 || seconds > 12) {

@@ -95,7 +95,7 @@ static void unbound(const struct fam *f)
 static void bound(const struct fam *f)
 {
 	struct pair p;
-	int c, way;
+	int c, way, port;
 
 	for (way = 0; way < 5; way++) {
 		p = pair_listen(f->server, IPPROTO_MPTCP);
@@ -147,11 +147,12 @@ static void bound(const struct fam *f)
 	p = pair_listen(f->server, IPPROTO_MPTCP);
 	c = fresh(f);
 	OK(add(c, f->p2));
-	REQUIRE(!do_bind(c, at(f->p2, 45010)));
-	CHECK_INT(sockport(c), 45010);
+	port = 45010 + (int)(f - t_fams);       /* not one that waits for its end */
+	REQUIRE(!do_bind(c, at(f->p2, port)));
+	CHECK_INT(sockport(c), port);
 	pair_connect(&p, f->server, c);
 	CHECK_STR(sockname(c), f->p2);
-	CHECK_INT(sockport(c), 45010);
+	CHECK_INT(sockport(c), port);
 	check_only(&p, f->s2);
 
 	/* An ephemeral port by bind(A, 0) after ADD is shown at once, as it always is. */

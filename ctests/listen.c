@@ -225,7 +225,7 @@ static void refused(const struct fam *f)
 
 int main(void)
 {
-	int i, before = open_fds(), userspace = !system("grep -q 1 /proc/sys/net/mptcp/pm_type");
+	int i, before = open_fds(), userspace = !kernel_pm();
 	struct mptcp_caps caps;
 
 	for (i = 0; i < 2; i++) {

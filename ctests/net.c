@@ -207,6 +207,7 @@ int main(void)
 		 "ip link add c1 type veth peer name s1 netns %d && ip link add c2 type veth peer name s2 netns %d"
 		 " && ip addr add 10.11.0.1/24 dev c1 && ip addr add 10.12.0.1/24 dev c2"
 		 " && ip -6 addr add fd11::1/64 dev c1 nodad && ip -6 addr add fd12::1/64 dev c2 nodad"
+		 " && ip link set c1 addrgenmode none && ip link set c2 addrgenmode none"
 		 " && ip -6 addr add fe80::1/64 dev c1 nodad && ip link set c1 up && ip link set c2 up",
 		 (int)pid, (int)pid);
 	sh(command);
@@ -223,6 +224,7 @@ int main(void)
 	lists("fd11::2", "fd11::1", "fd12::1", "fd12::2");
 	device("fd12::2", "fd12::1");
 	t_ctx = "link-local";
+	sh("ip mptcp endpoint flush");
 	link_local();
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);

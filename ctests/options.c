@@ -60,7 +60,6 @@ static const struct opt options[] = {
 	I(SOL_SOCKET, SO_PRIORITY, 5, KEPT),
 	I(SOL_SOCKET, SO_RCVBUF, 60000, KEPT),
 	I(SOL_SOCKET, SO_SNDBUF, 50000, KEPT),
-	I(SOL_SOCKET, SO_BUF_LOCK, 1, KEPT),
 	I(SOL_SOCKET, SO_RCVLOWAT, 9, KEPT),
 	I(SOL_SOCKET, SO_TIMESTAMP, 1, KEPT),
 	I(SOL_SOCKET, SO_INCOMING_CPU, 1, EITHER),
@@ -94,7 +93,8 @@ static const struct opt options[] = {
 	I(SOL_SOCKET, SO_OOBINLINE, 1, REFUSED),
 	I(SOL_SOCKET, SO_MAX_PACING_RATE, 1000000, REFUSED),
 	I(SOL_SOCKET, SO_ZEROCOPY, 1, REFUSED),
-	D(SOL_SOCKET, SO_ATTACH_FILTER, filter, REFUSED),
+	{ "SO_ATTACH_FILTER", SOL_SOCKET, SO_ATTACH_FILTER, 0, REFUSED, 1, 0, &filter, sizeof filter },
+	I(SOL_SOCKET, SO_BUF_LOCK, 1, EITHER),
 	I(IPPROTO_TCP, TCP_USER_TIMEOUT, 12345, REFUSED),
 	I(IPPROTO_TCP, TCP_SYNCNT, 3, REFUSED),
 	I(IPPROTO_TCP, TCP_LINGER2, 12, REFUSED),
@@ -216,8 +216,7 @@ static void together(int domain)
 
 	t_ctx = domain == AF_INET ? "IPv4, together" : "IPv6, together";
 	fd = tcp_socket(domain);
-	REQUIRE(!do_bind(fd, host));
-	port = sockport(fd);
+	port = domain == AF_INET ? 45100 : 45101;
 	for (i = 0; i < (int)OPTIONS; i++) {
 		const struct opt *o = &options[i];
 
@@ -226,9 +225,10 @@ static void together(int domain)
 		/* Without these two: nobody else may get the port. */
 		if (o->level == SOL_SOCKET && (o->opt == SO_REUSEADDR || o->opt == SO_REUSEPORT))
 			set_at[i] = 0;
-		if (set_at[i])
-			CHECK_INT(set(fd, o), 0);
+		if (set_at[i] && set(fd, o))
+			t_fail(__FILE__, __LINE__, "%s can't be set: %s", o->name, strerror(errno));
 	}
+	REQUIRE(!do_bind(fd, at(host, port)));
 	for (i = 0; i < (int)OPTIONS; i++)
 		v[i] = get(fd, &options[i]);
 	owner.type = F_OWNER_PID;

@@ -161,6 +161,17 @@ T const char *ss_locals(int port, const char *want)
 	return join_words(&set);
 }
 
+/* Is the in-kernel path manager at work in this namespace? */
+T int kernel_pm(void)
+{
+	FILE *f = fopen("/proc/sys/net/mptcp/pm_type", "r");
+	int v = -1;
+
+	REQUIRE(f && fscanf(f, "%d", &v) == 1);
+	fclose(f);
+	return v == 0;
+}
+
 T void sh(const char *command)
 {
 	int rc = system(command);

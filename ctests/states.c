@@ -522,7 +522,7 @@ int main(void)
 			late(&t_fams[i % 2], i / 2);
 		}
 	/* Where the namespace lets us have the kernel make subflows. */
-	if (geteuid() == 0 && !system("grep -q 0 /proc/sys/net/mptcp/pm_type")) {
+	if (geteuid() == 0 && kernel_pm()) {
 		for (i = 0; i < 2; i++) {
 			t_ctx = t_fams[i].name;
 			several(&t_fams[i]);

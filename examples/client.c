@@ -49,7 +49,7 @@ int main(int argc, char **argv)
 	    || mptcp_connectx(fd, (struct sockaddr *)peer, 1, NULL))
 		die("connect", mptcp_errmsg());
 
-	/* poll() wakes at times without need: a path manager in the process works within calls. */
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	while (missing) {
 		struct pollfd wait[2] = { { fd, POLLIN, 0 }, { commands, POLLIN, 0 } };
 

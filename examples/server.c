@@ -12,10 +12,12 @@ static void serve(int fd, const struct sockaddr_storage *client, int echo, unsig
 	static char data[1 << 16];
 	char name[80], hex[65];
 	struct sha256 sum = sha256_start;
+	unsigned long total = 0;
 	ssize_t n, sent, rc;
 
 	while ((n = recv(fd, data, sizeof data, 0)) > 0) {
 		sha256_add(&sum, data, n);
+		total += n;
 		for (sent = 0; echo && sent < n; sent += rc)
 			if ((rc = send(fd, data + sent, n - sent, MSG_NOSIGNAL)) < 0)
 				die("send", strerror(errno));
@@ -26,7 +28,7 @@ static void serve(int fd, const struct sockaddr_storage *client, int echo, unsig
 	}
 	if (n < 0)
 		die("receive", strerror(errno));
-	printf("%s: %lu bytes, sha256 %s\n", text(client, name), (unsigned long)sum.length, sha256_end(&sum, hex));
+	printf("%s: %lu bytes, sha256 %s\n", text(client, name), total, sha256_end(&sum, hex));
 }
 
 int main(int argc, char **argv)

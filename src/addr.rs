@@ -58,6 +58,16 @@ pub fn covers(entry: &SocketAddr, addr: &SocketAddr) -> bool {
     same_ip(entry, addr) && (entry.port() == 0 || entry.port() == addr.port())
 }
 
+/// Whether a subflow can join the two: of one family, and both link-local or
+/// neither.
+pub fn pair(local: &SocketAddr, remote: &SocketAddr) -> bool {
+    match (local, remote) {
+        (SocketAddr::V4(_), SocketAddr::V4(_)) => true,
+        (SocketAddr::V6(a), SocketAddr::V6(b)) => is_link_local(a.ip()) == is_link_local(b.ip()),
+        _ => false,
+    }
+}
+
 /// 0.0.0.0 or ::
 pub fn is_wildcard(addr: &SocketAddr) -> bool {
     addr.ip().is_unspecified()

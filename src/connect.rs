@@ -184,7 +184,7 @@ fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<
         Err(_) => return Ok(()),
     };
     let preferred = route::source(peer).ok();
-    let fits = |choice: &&SocketAddr| choice.is_ipv4() == peer.is_ipv4();
+    let fits = |choice: &&SocketAddr| addr::pair(choice, peer);
     let routed = choices.iter().filter(fits).find(|c| preferred.is_some_and(|p| addr::same_ip(&p, c)));
     let chosen = routed.or_else(|| choices.iter().filter(fits).find(|choice| route::reaches(choice, peer)));
     let Some(local) = chosen else {

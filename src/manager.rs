@@ -190,10 +190,25 @@ impl Manager {
             }
             pm::Event::SubflowDown { token, pair } => {
                 let subflow = seen(&pair, false);
+                if self.reborn(token, &subflow) {
+                    return;
+                }
                 self.tell(Event::SubflowDown { token, local: subflow.local, remote: subflow.remote });
             }
             pm::Event::Priority { .. } | pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. } => {}
         }
+    }
+
+    /// Whether a subflow said to be closed is up: a new one on the same ports,
+    /// made before the kernel told of the old one's end.
+    fn reborn(&mut self, token: u32, subflow: &Seen) -> bool {
+        let Some(connection) = self.engine.by_token(token) else { return false };
+        let inode = connection.key.inode;
+        let up = connection.has_up(&subflow.local, &subflow.remote);
+        up && matches!(
+            self.diag.tuple(&subflow.local, &subflow.remote),
+            Ok(Some(record)) if is_up(record.state) && record.inode == inode
+        )
     }
 
     /// The socket behind a new token, if it can be one of ours.
@@ -270,7 +285,7 @@ impl Manager {
     pub fn discover(&mut self, fd: BorrowedFd<'_>, key: Key, token: u32, pairs: &[Listed]) -> Result<()> {
         match self.commands.controls(token) {
             Ok(true) => {}
-            Ok(false) => return Err(in_kernel()),
+            Ok(false) => return Err(crate::engine::not_ours()),
             Err(refusal) if refusal.errno == Errno(libc::EPERM) => return Err(no_privilege()),
             Err(refusal) => return Err(refused(&refusal, "asking for control of the connection")),
         }
@@ -603,15 +618,6 @@ fn refused(refusal: &Refusal, doing: &str) -> Error {
         _ if refusal.text.is_empty() => Error::kernel(errno, doing),
         _ => Error::new(errno.0, format!("{doing}: {errno} ({})", refusal.text)),
     }
-}
-
-/// The connection is the in-kernel path manager's.
-pub fn in_kernel() -> Error {
-    Error::new(
-        libc::EOPNOTSUPP,
-        "the in-kernel path manager controls this connection: give it a list before it connects \
-         (TCP_MULTIPATH_ADD), or set net.mptcp.path_manager=userspace first",
-    )
 }
 
 /// Nobody may act.

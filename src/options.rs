@@ -164,10 +164,6 @@ pub fn carry(old: &Socket<'_>, fresh: BorrowedFd<'_>, bound: bool) -> Result<()>
     if sockopt::has_filter(old.fd) {
         return Err(cannot("SO_ATTACH_FILTER", Errno(libc::EOPNOTSUPP)));
     }
-    let locks = |fd| sockopt::get_int(fd, S, uapi::SO_BUF_LOCK);
-    if locks(old.fd) != locks(fresh) {
-        return Err(cannot("SO_BUF_LOCK", Errno(libc::EOPNOTSUPP)));
-    }
     if bound {
         carry_name(old, fresh)?;
     }
@@ -224,13 +220,23 @@ const BUFFERS: [Buffer; 2] = [
     Buffer { name: libc::SO_RCVBUF, force: libc::SO_RCVBUFFORCE, lock: 2, label: "SO_RCVBUF" },
 ];
 
+fn protocol_of(fd: BorrowedFd<'_>) -> Option<i32> {
+    sockopt::get_int(fd, S, libc::SO_PROTOCOL).ok()
+}
+
 /// A buffer size that was never set must stay so: setting it ends autotuning.
 fn carry_buffer(buffer: &Buffer, old: BorrowedFd<'_>, reference: BorrowedFd<'_>, fresh: BorrowedFd<'_>) -> Result<()> {
     let get = |fd| sockopt::get_int(fd, S, buffer.name);
     let Ok(size) = get(old) else { return Ok(()) };
-    let locked = sockopt::get_int(old, S, uapi::SO_BUF_LOCK).is_ok_and(|locks| locks & buffer.lock != 0);
-    if !locked && get(reference) == Ok(size) {
-        return Ok(());
+    let changed = match sockopt::get_int(old, S, uapi::SO_BUF_LOCK) {
+        Ok(locks) => locks & buffer.lock != 0,
+        Err(_) => get(reference) != Ok(size),
+    };
+    if !changed {
+        // MPTCP's sizes move by themselves; TCP's only by SO_BUF_LOCK after
+        // the size, which MPTCP can't be told.
+        let unlocked = protocol_of(old) == Some(libc::IPPROTO_TCP) && get(reference) != Ok(size);
+        return if unlocked { Err(cannot("SO_BUF_LOCK", Errno(libc::EOPNOTSUPP))) } else { Ok(()) };
     }
     // The kernel shows twice what was asked for.
     let wish = size / 2;

@@ -154,6 +154,8 @@ pub struct Connection {
     pub server: bool,
     /// Whether subflows can be made.
     pub ready: Ready,
+    /// The in-kernel path manager has it: nothing can be done.
+    pub foreign: bool,
     /// There is a list: nothing but it may be used.
     pub listed: bool,
     /// The list; where `listed` is false, what was added to all the rest.
@@ -200,6 +202,7 @@ impl Connection {
             phase: Phase::Prepared,
             server: false,
             ready: Ready::Unknown,
+            foreign: false,
             listed: false,
             entries: Vec::new(),
             bound: None,
@@ -243,6 +246,12 @@ impl Connection {
             || self.entries.iter().any(|entry| addr::covers(&entry.addr, &local))
             || self.bound.is_some_and(|bound| addr::same_ip(&bound, &local))
             || self.device.as_ref().is_some_and(|d| d.addrs.iter().any(|a| addr::same_ip(a, &local)))
+    }
+
+    /// Whether a subflow between the two is known to be up.
+    pub fn has_up(&self, local: &SocketAddr, remote: &SocketAddr) -> bool {
+        let (local, remote) = (addr::canonical(*local), addr::canonical(*remote));
+        self.subflows.iter().any(|s| s.up() && s.from() == local && s.to() == remote)
     }
 
     /// The list's entry for a local address, the one with its port first.
@@ -323,7 +332,7 @@ impl Connection {
             let best = self
                 .peers
                 .iter()
-                .filter(|peer| peer.addr.is_ipv4() == source.is_ipv4())
+                .filter(|peer| addr::pair(source, &peer.addr))
                 .filter(|peer| !self.failing(source, &peer.addr, now))
                 .min_by_key(|peer| uses(peer));
             if let Some(peer) = best {
@@ -339,7 +348,7 @@ impl Connection {
             let uses = |source: &SocketAddr| pairs.iter().filter(|(from, _)| addr::covers(source, from)).count();
             let best = sources
                 .iter()
-                .filter(|source| source.is_ipv4() == peer.addr.is_ipv4())
+                .filter(|source| addr::pair(source, &peer.addr))
                 .filter(|source| !self.failing(source, &peer.addr, now))
                 .min_by_key(|source| uses(source));
             match best {

@@ -547,6 +547,10 @@ impl Engine {
     fn request(&mut self, id: RequestId, key: Key, request: Request, now: Time) {
         let handle = self.known(key);
         let Some(c) = self.connections.get_mut(&handle) else { return };
+        if c.foreign {
+            self.notices.push_back(Notice::Answer { id, result: Err(not_ours()) });
+            return;
+        }
         match request {
             Request::Add(entries) => {
                 let before = (c.entries.clone(), c.excluded.clone());
@@ -620,7 +624,7 @@ impl Engine {
     }
 
     fn open(&self, handle: Handle) -> Option<&Connection> {
-        self.connections.get(&handle).filter(|c| c.phase == Phase::Open && c.ready != Ready::No)
+        self.connections.get(&handle).filter(|c| c.phase == Phase::Open && c.ready != Ready::No && !c.foreign)
     }
 
     fn announce(&mut self, handle: Handle) {
@@ -772,10 +776,10 @@ impl Engine {
 
     /// Makes subflows backup, or not, as the list says.
     fn prioritise(&mut self, handle: Handle) {
-        let Some(c) = self.connections.get_mut(&handle) else { return };
-        if c.phase != Phase::Open || c.ready == Ready::No {
+        if self.open(handle).is_none() {
             return;
         }
+        let Some(c) = self.connections.get_mut(&handle) else { return };
         let mut changes = Vec::new();
         for i in 0..c.subflows.len() {
             let Some(subflow) = c.subflows.get(i).copied() else { continue };
@@ -817,13 +821,9 @@ impl Engine {
                 return;
             }
             Outcome::NotOurs => {
-                refusal = Some(Error::new(
-                    libc::EOPNOTSUPP,
-                    "the in-kernel path manager controls this connection; it had to be taken over before it connected",
-                ));
+                refusal = Some(not_ours());
                 c.subflows.retain(|s| s.state != State::Asked);
-                // Nothing more can be done for it.
-                c.ready = Ready::No;
+                c.foreign = true;
             }
             _ => match action {
                 Action::Create { local, remote, .. } => {
@@ -888,6 +888,15 @@ impl Engine {
         }
         self.reconcile(handle, now);
     }
+}
+
+/// Why nothing can be done about a connection.
+pub(crate) fn not_ours() -> Error {
+    Error::new(
+        libc::EOPNOTSUPP,
+        "the in-kernel path manager controls this connection: give it a list before it connects, or start the \
+         network namespace with net.mptcp.path_manager=userspace",
+    )
 }
 
 impl State {

@@ -160,8 +160,17 @@ impl Diag {
     /// One TCP socket, with MPTCP's part of it; the addresses as the kernel
     /// lists them.
     pub fn subflow(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<Option<Record>, Refusal> {
+        self.look_up(local, remote, INET_DIAG_EXT_INFO)
+    }
+
+    /// The same without MPTCP's part, and without taking the socket's lock.
+    pub fn tuple(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<Option<Record>, Refusal> {
+        self.look_up(local, remote, 0)
+    }
+
+    fn look_up(&mut self, local: &SocketAddr, remote: &SocketAddr, ext: u8) -> Result<Option<Record>, Refusal> {
         let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut body = request(family as u8, libc::IPPROTO_TCP as u8, INET_DIAG_EXT_INFO, ALL_STATES);
+        let mut body = request(family as u8, libc::IPPROTO_TCP as u8, ext, ALL_STATES);
         put_address(&mut body, 8, 12, local);
         put_address(&mut body, 10, 28, remote);
         if let SocketAddr::V6(v6) = remote {

@@ -373,10 +373,14 @@ impl PathControl for Direct {
             }
             prepare(manager, socket, key)?;
             manager.peers(key, peers.iter().copied().skip(1).collect());
-            let connection = manager.engine().by_key(&key);
-            let free = bound.is_none();
-            Ok(match connection {
-                Some(c) if free && (c.listed || !c.excluded.is_empty()) => Start::From(c.first_choices()),
+            Ok(match manager.engine().by_key(&key) {
+                Some(c) if bound.is_none() && c.restricted() => Start::From(c.first_choices()),
+                // Routing's choice, made now: a switched socket that is not
+                // bound can get another address id than 0 for it.
+                Some(c) if bound.is_none() => {
+                    let host = route::host_addresses().unwrap_or_default().into_iter().map(|host| host.addr);
+                    Start::From(host.filter(|addr| c.allows(addr)).collect())
+                }
                 _ => Start::AsIs,
             })
         })
@@ -427,8 +431,10 @@ impl PathControl for Direct {
     fn control(&self, socket: &Socket<'_>) -> Control {
         let controlled = on(socket, |manager, key| {
             adopt(manager, socket, key);
-            Ok(manager.prepared(&key).switched
-                || manager.engine().by_key(&key).is_some_and(|c| c.phase == Phase::Open))
+            Ok(match manager.engine().by_key(&key) {
+                Some(c) if c.phase == Phase::Open => !c.foreign,
+                _ => manager.prepared(&key).switched,
+            })
         });
         match controlled {
             Ok(true) => Control::Connection,
