@@ -5,6 +5,7 @@
  * way back to the in-kernel path manager when nothing restricts any more.
  *
  * lab:
+ * lab: --userspace
  */
 #include "raw.h"
 #include <sched.h>
@@ -227,7 +228,8 @@ int main(void)
 	   " && ip mptcp endpoint add 10.20.0.1 subflow && ip mptcp endpoint add fd20::1 subflow");
 	for (i = 0; i < 3; i++) {
 		t_ctx = t_fams[i].name;
-		unbound(&t_fams[i]);
+		if (kernel_pm())
+			unbound(&t_fams[i]);
 		bound(&t_fams[i]);
 		if (i < 2)
 			device(&t_fams[i]);

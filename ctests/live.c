@@ -184,6 +184,46 @@ static void transfer(const struct fam *f)
 	pair_close(&p);
 }
 
+/* The peer hears nothing: what uses a removed address is closed all the same. */
+static void deaf(const struct fam *f)
+{
+	struct pair p = start(f);
+	char block[256];
+
+	snprintf(block, sizeof block, "nft add table inet t && nft 'add chain inet t o { type filter hook"
+		 " output priority 0; }' && nft add rule inet t o tcp dport %d drop", p.port);
+	settle(&p);
+	nonblock(p.c);
+	OK(add(p.c, f->p2));
+	AWAIT(count_subflows(p.c) == 2);
+	settle(&p);
+	sh(block);
+	OK(rem(p.c, f->p2));
+	AWAIT_STR(raw_locals(p.c), f->s1);
+	CHECK_STR(locals(p.c), f->s1);
+	sh("nft flush ruleset");
+	settle(&p);
+
+	/* The initial subflow has gone, and one from its address has come again: the
+	 * dead one, still in the kernel's list, must not be closed in its stead. */
+	OK(add(p.c, f->p2));
+	AWAIT(count_subflows(p.c) == 2);
+	settle(&p);
+	OK(rem(p.c, f->p1));
+	AWAIT_STR(locals(p.c), f->s2);
+	settle(&p);
+	OK(add(p.c, f->p1));
+	AWAIT(count_subflows(p.c) == 2);
+	settle(&p);
+	sh(block);
+	OK(rem(p.c, f->p1));
+	AWAIT_STR(raw_locals(p.c), f->s2);
+	sh("nft flush ruleset");
+	settle(&p);
+	CHECK_STR(locals(p.c), f->s2);
+	pair_close(&p);
+}
+
 /* A socket without O_NONBLOCK may wait for the alternative; one with doesn't. */
 static void replace(const struct fam *f, int nb)
 {
@@ -357,6 +397,7 @@ int main(void)
 		replace(&t_fams[i], 0);
 		replace(&t_fams[i], 1);
 		separate(&t_fams[i]);
+		deaf(&t_fams[i]);
 		announced(&t_fams[i]);
 	}
 	t_ctx = "";

@@ -445,7 +445,7 @@ impl Manager {
             Action::Create { local, id, remote, backup, ifindex } => {
                 self.commands.create(token, &pm::Local { addr: local, id, backup, ifindex }, &remote)
             }
-            Action::Destroy { local, remote } => self.commands.destroy(token, &local, &remote),
+            Action::Destroy { local, remote } => self.close_subflow(token, &local, &remote),
             Action::Announce { local, id } => {
                 let ifindex = 0;
                 self.commands.announce(token, &pm::Local { addr: local, id, backup: false, ifindex })
@@ -473,6 +473,28 @@ impl Manager {
             }
             Err(refusal) => Outcome::Refused(refusal.errno.0),
         }
+    }
+
+    /// Closes one subflow. Where the initial one is dead and another has its
+    /// addresses and ports, the kernel's command ends at the dead one and says
+    /// that it is done.
+    fn close_subflow(
+        &mut self,
+        token: u32,
+        local: &SocketAddr,
+        remote: &SocketAddr,
+    ) -> std::result::Result<(), Refusal> {
+        self.commands.destroy(token, local, remote)?;
+        let pair = Some((addr::canonical(*local), addr::canonical(*remote)));
+        let Some(connection) = self.engine.by_token(token).filter(|c| c.initial == pair) else { return Ok(()) };
+        let inode = connection.key.inode;
+        if let Ok(Some(record)) = self.diag.tuple(local, remote)
+            && is_up(record.state)
+            && record.inode == inode
+        {
+            self.diag.destroy(local, remote)?;
+        }
+        Ok(())
     }
 
     /// Opens a listening socket at this address, unless one is there that

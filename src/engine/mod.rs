@@ -695,6 +695,9 @@ impl Engine {
     fn join(&mut self, handle: Handle, source: SocketAddr, remote: SocketAddr, now: Time) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         let preferred = match (source.port(), c.initial) {
+            // The kernel keeps the dead initial subflow in its list, where
+            // commands for the same pair of addresses and ports would end.
+            (0, Some((initial, _))) if addr::same_ip(&initial, &source) => 0,
             (0, Some((initial, _))) => initial.port(),
             (port, _) => port,
         };
@@ -963,7 +966,7 @@ fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
     let port = addr::canonical(subflow.local).port();
     let source = addr::with_port(addr::canonical(subflow.local), 0);
     if !c.ids.iter().any(|slot| slot.id == subflow.local_id && addr::same_ip(&slot.addr, &source)) {
-        c.ids.reserve(subflow.local_id, source, port);
+        c.ids.reserve(subflow.local_id, source, if subflow.initial { 0 } else { port });
     }
     let state = if subflow.up { State::Up(now) } else { State::Syn };
     match c.subflows.iter_mut().find(|known| same_pair(known, &subflow.local, &subflow.remote)) {

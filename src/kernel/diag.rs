@@ -58,6 +58,18 @@ fn request(family: u8, protocol: u8, ext: u8, states: u32) -> [u8; REQUEST] {
     bytes
 }
 
+/// A request for the TCP socket between these two, as the kernel lists them.
+fn exactly(local: &SocketAddr, remote: &SocketAddr, ext: u8) -> [u8; REQUEST] {
+    let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut body = request(family as u8, libc::IPPROTO_TCP as u8, ext, ALL_STATES);
+    put_address(&mut body, 8, 12, local);
+    put_address(&mut body, 10, 28, remote);
+    if let SocketAddr::V6(v6) = remote {
+        put(&mut body, 44, &v6.scope_id().to_ne_bytes());
+    }
+    body
+}
+
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     for (slot, byte) in bytes.iter_mut().skip(at).zip(value) {
         *slot = *byte;
@@ -169,19 +181,18 @@ impl Diag {
     }
 
     fn look_up(&mut self, local: &SocketAddr, remote: &SocketAddr, ext: u8) -> Result<Option<Record>, Refusal> {
-        let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-        let mut body = request(family as u8, libc::IPPROTO_TCP as u8, ext, ALL_STATES);
-        put_address(&mut body, 8, 12, local);
-        put_address(&mut body, 10, 28, remote);
-        if let SocketAddr::V6(v6) = remote {
-            put(&mut body, 44, &v6.scope_id().to_ne_bytes());
-        }
-        let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_ACK).raw(&body);
+        let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_ACK).raw(&exactly(local, remote, ext));
         match self.ask(message) {
             Ok(records) => Ok(records.into_iter().next()),
             Err(refusal) if refusal.errno == Errno(libc::ENOENT) => Ok(None),
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Resets one TCP socket (SOCK_DESTROY): CAP_NET_ADMIN, and a kernel with
+    /// CONFIG_INET_DIAG_DESTROY, else EOPNOTSUPP.
+    pub fn destroy(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<(), Refusal> {
+        self.0.command(Message::new(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK).raw(&exactly(local, remote, 0)))
     }
 
     /// Every TCP socket of this descriptor inode: the subflows of a

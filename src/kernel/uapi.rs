@@ -142,6 +142,7 @@ pub const EV_SERVER_SIDE: u16 = 18;
 pub const EV_FLAG_SERVER_SIDE: u16 = 0x2;
 
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub const SOCK_DESTROY: u16 = 21;
 pub const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 /// idiag_ext: the INFO attribute, and with it ULP_INFO.
 pub const INET_DIAG_EXT_INFO: u8 = 0x2;
