@@ -136,21 +136,30 @@ pub fn from_sockaddr(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// Appends one packed address.
-pub fn pack_one(addr: &SocketAddr, out: &mut Vec<u8>) {
+/// Longest packed address.
+pub const PACKED_MAX: usize = size_of::<libc::sockaddr_in6>();
+
+/// One packed address and its length; the bytes behind it are zero.
+pub fn sockaddr(addr: &SocketAddr) -> ([u8; PACKED_MAX], usize) {
+    let mut bytes = [0; PACKED_MAX];
+    let mut put = |at: usize, field: &[u8]| {
+        for (to, from) in bytes.iter_mut().skip(at).zip(field) {
+            *to = *from;
+        }
+    };
+    put(2, &addr.port().to_be_bytes());
     match addr {
         SocketAddr::V4(v4) => {
-            out.extend_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
-            out.extend_from_slice(&v4.port().to_be_bytes());
-            out.extend_from_slice(&v4.ip().octets());
-            out.extend_from_slice(&[0; 8]);
+            put(0, &(libc::AF_INET as u16).to_ne_bytes());
+            put(4, &v4.ip().octets());
+            (bytes, size_of::<libc::sockaddr_in>())
         }
         SocketAddr::V6(v6) => {
-            out.extend_from_slice(&(libc::AF_INET6 as u16).to_ne_bytes());
-            out.extend_from_slice(&v6.port().to_be_bytes());
-            out.extend_from_slice(&v6.flowinfo().to_be_bytes());
-            out.extend_from_slice(&v6.ip().octets());
-            out.extend_from_slice(&v6.scope_id().to_ne_bytes());
+            put(0, &(libc::AF_INET6 as u16).to_ne_bytes());
+            put(4, &v6.flowinfo().to_be_bytes());
+            put(8, &v6.ip().octets());
+            put(24, &v6.scope_id().to_ne_bytes());
+            (bytes, PACKED_MAX)
         }
     }
 }
@@ -159,7 +168,8 @@ pub fn pack_one(addr: &SocketAddr, out: &mut Vec<u8>) {
 pub fn pack(list: &[SocketAddr]) -> Vec<u8> {
     let mut out = Vec::with_capacity(list.len() * size_of::<libc::sockaddr_in6>());
     for addr in list {
-        pack_one(addr, &mut out);
+        let (bytes, len) = sockaddr(addr);
+        out.extend(bytes.iter().take(len));
     }
     out
 }

@@ -127,7 +127,6 @@ fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32>
     if !peers.iter().any(|known| same_peer(known, &peer)) {
         return Err(Error::new(libc::EISCONN, format!("the socket is connected to {peer}, not to one of the list")));
     }
-    path::touch();
     Ok(match sockopt::info(socket.fd) {
         Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => info.token,
         _ => 0,

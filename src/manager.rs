@@ -76,7 +76,7 @@ impl Manager {
         })?;
         let events_cookie =
             sockopt::cookie(events.as_fd()).map_err(|e| Error::kernel(e, "asking a socket's cookie"))?;
-        Ok(Self {
+        let mut manager = Self {
             namespace,
             commands,
             events,
@@ -90,12 +90,20 @@ impl Manager {
             answers: HashMap::new(),
             requests: 0,
             sweep_at: 64,
-        })
+        };
+        manager.in_userspace_mode();
+        Ok(manager)
     }
 
     /// Cookie of its network namespace.
     pub fn namespace(&self) -> u64 {
         self.namespace
+    }
+
+    /// Whether the calling thread is in its network namespace; everything but
+    /// making sockets works from any.
+    fn at_home(&self) -> bool {
+        sockopt::thread_netns().map_or(true, |namespace| namespace == self.namespace)
     }
 
     /// What the engine knows and decides.
@@ -123,6 +131,15 @@ impl Manager {
     /// Whether the whole namespace is in userspace mode.
     pub fn userspace_mode(&self) -> bool {
         self.latch.userspace() == Ok(true)
+    }
+
+    /// The same, after a look whether that is what a killed process left.
+    fn in_userspace_mode(&mut self) -> bool {
+        if self.userspace_mode() {
+            // Without a lock file there is no record either.
+            let _ = self.latch.repair();
+        }
+        self.userspace_mode()
     }
 
     /// Why sockets can't be switched here, if so.
@@ -321,7 +338,7 @@ impl Manager {
         // A namespace in userspace mode gave the socket that path manager when
         // it was made; where the kernel shows it, leave the socket alone.
         let shown = || sockopt::info(fd).is_ok_and(|info| info.subflows_max == 0);
-        if !(self.userspace_mode() && shown()) {
+        if !(self.in_userspace_mode() && shown()) {
             let mut tries = 0;
             loop {
                 keeping(fd, |fd| self.latch.switch(fd).map_err(fault))?;
@@ -426,6 +443,8 @@ impl Manager {
                 !matches!(record, Ok(None)) && !matches!(record, Ok(Some(r)) if r.cookie != command.key.cookie)
             });
             let event = match command.action {
+                // A thread of another namespace that steps us can't.
+                Action::Route { .. } if !self.at_home() => Event::Routed { tag: command.tag, local: None },
                 Action::Route { remote } => {
                     Event::Routed { tag: command.tag, local: route::source(&remote).ok() }
                 }
@@ -502,6 +521,9 @@ impl Manager {
     fn listen_for_joins(&mut self, local: &SocketAddr, cookie: u64) -> std::result::Result<(), Refusal> {
         if self.joins.iter().any(|join| join.addr == *local) {
             return Ok(());
+        }
+        if !self.at_home() {
+            return Err(Errno(libc::EAGAIN).into());
         }
         let domain = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;

@@ -247,27 +247,24 @@ pub fn subflows(fd: impl AsFd) -> Result<Vec<Subflow>> {
     let fd = fd.as_fd();
     pending::settle(fd);
     path::touch();
-    let listed = match sockopt::full_info(fd) {
-        Ok(listed) => listed,
+    let collected = sockopt::with_full_info(fd, |info, tcp| {
+        let entries = info.iter().zip(tcp).filter_map(|(sf, tcp)| sockopt::entry(sf.id, &sf.addrs, *tcp));
+        established(entries)
+    });
+    let up = match collected {
+        Ok(up) => up,
         Err(errno) if is_unsupported(errno) => {
             let socket = Socket::of(fd)?;
-            if sockopt::info(fd).is_ok() {
-                socket.listed()?
-            } else {
+            if sockopt::info(fd).is_err() {
                 return without_mptcp_info(&socket);
             }
+            established(socket.listed()?.into_iter())
         }
         Err(errno) => {
             Socket::of(fd)?;
             return Err(Error::kernel(errno, "listing the subflows"));
         }
     };
-    let up: Vec<Subflow> = listed
-        .iter()
-        .enumerate()
-        .filter(|(_, entry)| is_up(entry.state))
-        .map(|(at, entry)| shown(entry, at == 0, false))
-        .collect();
     if up.is_empty() && sockopt::peername(fd).is_err() {
         return Err(Socket::of(fd)?.not_connected());
     }
@@ -285,8 +282,7 @@ fn without_mptcp_info(socket: &Socket<'_>) -> Result<Vec<Subflow>> {
         && let Ok(listed) = diagnosed(fd)
         && !listed.is_empty()
     {
-        let up = listed.iter().enumerate().filter(|(_, entry)| is_up(entry.state));
-        return Ok(up.map(|(at, entry)| shown(entry, at == 0, false)).collect());
+        return Ok(established(listed.into_iter()));
     }
     let asking = |errno| match errno {
         Errno(libc::ENOTCONN) => socket.not_connected(),
@@ -302,6 +298,15 @@ fn without_mptcp_info(socket: &Socket<'_>) -> Result<Vec<Subflow>> {
         remote: sockopt::peername(fd).map_err(asking)?,
     };
     Ok(if is_up(state) { vec![shown(&pair, true, true)] } else { Vec::new() })
+}
+
+/// Of all that the kernel lists, the initial one first, those that are up.
+fn established(listed: impl Iterator<Item = Listed>) -> Vec<Subflow> {
+    let mut up = Vec::with_capacity(listed.size_hint().1.unwrap_or(0));
+    up.extend(
+        listed.enumerate().filter(|(_, entry)| is_up(entry.state)).map(|(at, entry)| shown(&entry, at == 0, false)),
+    );
+    up
 }
 
 fn shown(entry: &Listed, initial: bool, fallback: bool) -> Subflow {

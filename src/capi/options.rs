@@ -148,9 +148,12 @@ pub unsafe extern "C" fn mptcp_getsockopt(
                 if optval.is_null() && room != 0 {
                     return Err(fault("optval"));
                 }
-                // SAFETY: optval has room for `needed` bytes, or that is 0;
-                // optlen is not null.
+                // SAFETY: optval has room for `needed` bytes, or that is 0 and
+                // it is not used; optlen is not null.
                 unsafe {
+                    if needed > 0 {
+                        optval.cast::<u8>().write_bytes(0, needed);
+                    }
                     write_subflows(&subflows, optval.cast());
                     optlen.write_unaligned(count(needed)? as u32);
                 }
@@ -185,7 +188,7 @@ pub unsafe extern "C" fn mptcp_getsubflows(fd: c_int, subflows: *mut *mut mptcp_
         let mut array = std::ptr::null_mut();
         if number > 0 {
             array = allocate(found.len() * SUBFLOW)?;
-            // SAFETY: just allocated with room for all of them.
+            // SAFETY: just allocated, zeroed, with room for all of them.
             unsafe { write_subflows(&found, array) };
         }
         // SAFETY: not null; the caller's pointer, possibly misaligned.
@@ -202,21 +205,18 @@ pub unsafe extern "C" fn mptcp_freesubflows(subflows: *mut mptcp_subflow) {
 }
 
 /// # Safety
-/// `to` has room for all of them.
+/// `to` has zeroed room for all of them.
 unsafe fn write_subflows(subflows: &[Subflow], to: *mut u8) {
-    let mut packed = Vec::with_capacity(28);
     for (at, subflow) in subflows.iter().enumerate() {
         let flag = |on: bool, bit: u32| if on { bit } else { 0 };
         let flags = flag(subflow.initial, MPTCP_SUBFLOW_INITIAL) | flag(subflow.fallback, MPTCP_SUBFLOW_FALLBACK);
         // SAFETY: element `at` is within the room that the contract promises;
-        // a packed address has at most 28 of the 128 bytes of its field.
+        // a packed address takes 28 of the 128 bytes of its field.
         unsafe {
             let element = to.add(at * SUBFLOW);
-            element.write_bytes(0, SUBFLOW);
             for (offset, addr) in [(0, &subflow.local), (128, &subflow.remote)] {
-                packed.clear();
-                addr::pack_one(addr, &mut packed);
-                element.add(offset).copy_from_nonoverlapping(packed.as_ptr(), packed.len());
+                let (bytes, _) = addr::sockaddr(addr);
+                element.add(offset).cast::<[u8; addr::PACKED_MAX]>().write_unaligned(bytes);
             }
             element.add(256).cast::<u32>().write_unaligned(subflow.id);
             element.add(260).cast::<u32>().write_unaligned(flags);

@@ -179,6 +179,8 @@ pub struct Connection {
     pub(super) removals: Vec<Removal>,
     pub(super) additions: Vec<Addition>,
     pub(super) routing: Vec<SocketAddr>,
+    /// Addresses that the kernel has under other ids, once for every try.
+    pub(super) mismatches: Vec<SocketAddr>,
 }
 
 /// Further subflows made because the *peer* announced an address: a peer that
@@ -218,6 +220,7 @@ impl Connection {
             removals: Vec::new(),
             additions: Vec::new(),
             routing: Vec::new(),
+            mismatches: Vec::new(),
         }
     }
 

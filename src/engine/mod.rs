@@ -836,7 +836,7 @@ impl Engine {
                 Action::Announce { local, id } => match outcome {
                     Outcome::Mismatch => {
                         c.announced.retain(|(addr, _)| *addr != local);
-                        renew(c, &local, id);
+                        renew(c, &local, id, local.port());
                     }
                     Outcome::Refused(errno) => {
                         refusal = Some(Error::new(errno, format!("announcing {} was refused", local.ip())));
@@ -1023,9 +1023,8 @@ fn fail(c: &mut Connection, local: SocketAddr, remote: SocketAddr, now: Time) {
     }
 }
 
-/// Gives an address another id, since the kernel has it under one of its own.
-fn renew(c: &mut Connection, source: &SocketAddr, id: u8) {
-    let port = c.ids.get(source).map_or(0, |slot| slot.port);
+/// Gives an address another id, and the port that commands for it name.
+fn renew(c: &mut Connection, source: &SocketAddr, id: u8, port: u16) {
     c.ids.free(source);
     // The old id stays taken, under an address that nobody asks for.
     c.ids.reserve(id, addr::with_port(unspecified(source), u16::from(id)), 0);
@@ -1047,6 +1046,7 @@ fn created_or_not(
         if let Some(subflow) = asked.and_then(|at| c.subflows.get_mut(at)) {
             subflow.state = State::Syn;
         }
+        c.mismatches.retain(|known| known != source);
         return None;
     }
     let id = asked.map(|at| c.subflows.remove(at).local_id);
@@ -1057,18 +1057,23 @@ fn created_or_not(
         Outcome::NotReady => c.ready = Ready::No,
         Outcome::Mismatch => {
             fail(c, *source, *remote, now);
+            // The kernel has entries that we don't know: another id first, then
+            // any port, then odd ones, then no more until it works again.
+            let tried = c.mismatches.iter().filter(|known| *known == source).count();
             if let Some(id) = id
-                && c.failures.last().is_some_and(|f| f.wait <= RETRY_FIRST.saturating_mul(4))
+                && tried < 5
             {
-                renew(c, source, id);
-                c.failures.pop();
-                // Counted, so that a kernel that never agrees is left alone.
-                c.failures.push(Failure {
-                    local: *source,
-                    remote: *remote,
-                    until: now,
-                    wait: RETRY_FIRST.saturating_mul(4),
-                });
+                c.mismatches.push(*source);
+                let port = match (tried, source.port()) {
+                    (0, _) => local.port(),
+                    (1, port) => port,
+                    (_, 0) => 0x8000 | c.initial.map_or(0, |(from, _)| from.port()).rotate_left(tried as u32),
+                    (_, port) => port,
+                };
+                renew(c, source, id, port);
+                if let Some(failure) = c.failures.last_mut() {
+                    failure.until = now;
+                }
             }
         }
         Outcome::Refused(libc::EADDRINUSE) if source.port() == 0 && local.port() != 0 => {

@@ -129,6 +129,12 @@ impl Latch {
         result
     }
 
+    /// Undoes what one left who died in the switch, if so; whoever finds a
+    /// namespace in userspace mode calls it before believing that.
+    pub fn repair(&mut self) -> Result<(), Fault> {
+        self.locked().map(drop)
+    }
+
     /// Runs `act` while the namespace says "userspace".
     fn within<T>(&mut self, act: impl FnOnce() -> T) -> Result<T, Fault> {
         if self.userspace().map_err(Fault::NoSysctl)? && self.lock.is_none() && self.writable.is_err() {

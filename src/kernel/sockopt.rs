@@ -273,11 +273,21 @@ const EMPTY: SubflowInfo = SubflowInfo { id: 0, pad: 0, addrs: [0; 256] };
 /// Every subflow in creation order, the initial one first, by MPTCP_FULL_INFO:
 /// one atomic snapshot in one call (6.5).
 pub fn full_info(fd: BorrowedFd<'_>) -> KernelResult<Vec<Listed>> {
-    let mut info = [EMPTY; INLINE];
+    with_full_info(fd, |info, tcp| info.iter().zip(tcp).filter_map(|(sf, tcp)| entry(sf.id, &sf.addrs, *tcp)).collect())
+}
+
+/// The same as the kernel wrote it, for the time of `look`: addresses and
+/// number, and the first eight bytes of tcp_info, subflow by subflow.
+pub fn with_full_info<R>(fd: BorrowedFd<'_>, look: impl FnOnce(&[SubflowInfo], &[u64]) -> R) -> KernelResult<R> {
+    let mut info = [const { MaybeUninit::<SubflowInfo>::uninit() }; INLINE];
     let mut tcp = [0u64; INLINE];
-    let count = full_info_into(fd, &mut info, &mut tcp)?;
+    // SAFETY: both arrays have INLINE elements.
+    let count = unsafe { full_info_into(fd, info.as_mut_ptr().cast(), tcp.as_mut_ptr(), INLINE)? };
     if count <= INLINE {
-        return Ok(listed(&info, &tcp, count));
+        // SAFETY: the kernel filled the first `count` elements, each to its
+        // full size, which full_info_into checked.
+        let info = unsafe { std::slice::from_raw_parts(info.as_ptr().cast::<SubflowInfo>(), count) };
+        return Ok(look(info, tcp.get(..count).unwrap_or_default()));
     }
     let mut room = count;
     loop {
@@ -285,9 +295,11 @@ pub fn full_info(fd: BorrowedFd<'_>) -> KernelResult<Vec<Listed>> {
         room = room.saturating_add(1).min(1 << 16);
         let mut info = try_vec(EMPTY, room)?;
         let mut tcp = try_vec(0u64, room)?;
-        let count = full_info_into(fd, &mut info, &mut tcp)?;
+        // SAFETY: both vectors have `room` elements.
+        let count = unsafe { full_info_into(fd, info.as_mut_ptr(), tcp.as_mut_ptr(), room)? };
         if count <= room || room == 1 << 16 {
-            return Ok(listed(&info, &tcp, count));
+            let count = count.min(room);
+            return Ok(look(info.get(..count).unwrap_or_default(), tcp.get(..count).unwrap_or_default()));
         }
         room = count;
     }
@@ -300,13 +312,9 @@ fn try_vec<T: Clone>(value: T, len: usize) -> KernelResult<Vec<T>> {
     Ok(vec)
 }
 
-fn listed(info: &[SubflowInfo], tcp: &[u64], count: usize) -> Vec<Listed> {
-    info.iter().zip(tcp).take(count).filter_map(|(sf, tcp)| entry(sf.id, &sf.addrs, *tcp)).collect()
-}
-
 /// One entry; `tcp` is the first eight bytes of tcp_info. `None` where the
 /// kernel shows no addresses.
-fn entry(id: u32, addrs: &SubflowAddrs, tcp: u64) -> Option<Listed> {
+pub fn entry(id: u32, addrs: &SubflowAddrs, tcp: u64) -> Option<Listed> {
     let [state, ..] = tcp.to_ne_bytes();
     let (local, remote) = addrs.split_at(128);
     Some(Listed {
@@ -317,12 +325,14 @@ fn entry(id: u32, addrs: &SubflowAddrs, tcp: u64) -> Option<Listed> {
     })
 }
 
-fn full_info_into(
+/// # Safety
+/// `info` and `tcp` lead to `room` writable elements each.
+unsafe fn full_info_into(
     fd: BorrowedFd<'_>,
-    info: &mut [SubflowInfo],
-    tcp: &mut [u64],
+    info: *mut SubflowInfo,
+    tcp: *mut u64,
+    room: usize,
 ) -> KernelResult<usize> {
-    let room = info.len().min(tcp.len());
     let mut request = FullInfo {
         size_tcpinfo_kernel: 0,
         size_tcpinfo_user: 8,
@@ -330,14 +340,14 @@ fn full_info_into(
         size_sfinfo_user: size_of::<SubflowInfo>() as u32,
         num_subflows: 0,
         size_arrays_user: u32::try_from(room).map_err(|_| Errno(libc::ENOMEM))?,
-        subflow_info: info.as_mut_ptr() as u64,
-        tcp_info: tcp.as_mut_ptr() as u64,
+        subflow_info: info as u64,
+        tcp_info: tcp as u64,
     };
     let mut len = size_of::<FullInfo>() as libc::socklen_t;
-    // SAFETY: the struct and its length agree; the two pointers in it lead to
-    // `room` elements of the sizes named, and the kernel writes at most the
-    // smaller of its element size and ours into each. Every bit pattern is a
-    // valid value of the elements.
+    // SAFETY: the struct and its length agree; the two pointers in it lead, by
+    // the contract above, to `room` elements of the sizes named, and the kernel
+    // writes at most the smaller of its element size and ours into each. Every
+    // bit pattern is a valid value of the elements.
     let rc = unsafe {
         libc::syscall(
             libc::SYS_getsockopt,

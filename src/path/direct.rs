@@ -31,7 +31,10 @@ const PATIENCE: Time = Time::from_secs(2);
 /// The backend, if this process may.
 pub fn available() -> Result<&'static dyn PathControl> {
     let namespace = thread_namespace()?;
-    with(namespace, |_| Ok(()))?;
+    let managed = STATE.get().is_some_and(|state| lock(state).iter().any(|m| m.namespace() == namespace));
+    if !managed {
+        with(namespace, |_| Ok(()))?;
+    }
     Ok(&DIRECT)
 }
 
@@ -49,10 +52,7 @@ pub fn touch() {
         return;
     }
     let Ok(mut managers) = state.managers.try_lock() else { return };
-    let Ok(namespace) = thread_namespace() else { return };
-    if let Some(manager) = managers.iter_mut().find(|m| m.namespace() == namespace && m.intact()) {
-        manager.step();
-    }
+    managers.iter_mut().filter(|m| m.intact()).for_each(Manager::step);
 }
 
 fn thread_namespace() -> Result<u64> {
@@ -248,8 +248,18 @@ fn prepare(manager: &mut Manager, socket: &Socket<'_>, key: Key) -> Result<()> {
     Ok(())
 }
 
+/// Makes a request; what its answer waits for, if anything.
+fn ask(manager: &mut Manager, key: Key, request: Request) -> Result<Option<u64>> {
+    let id = manager.request(key, request);
+    match manager.answer(id) {
+        Some(result) => result.map(|()| None),
+        None => Ok(Some(id)),
+    }
+}
+
 /// Waits for an answer; the lock is free meanwhile.
-fn answer(socket: &Socket<'_>, request: u64, patience: Time) -> Result<()> {
+fn answer(socket: &Socket<'_>, request: Option<u64>, patience: Time) -> Result<()> {
+    let Some(request) = request else { return Ok(()) };
     let deadline = process::milliseconds() + patience.as_millis() as u64 + 100;
     loop {
         let (answer, events) = on(socket, |manager, _| {
@@ -309,7 +319,7 @@ impl PathControl for Direct {
                     check(socket, manager.engine().by_key(&key), &entries, false)?;
                 }
             }
-            let request = manager.request(key, Request::Add(entries));
+            let request = ask(manager, key, Request::Add(entries))?;
             if stage == Stage::Unconnected {
                 adjust_bind(manager, socket, key);
             }
@@ -342,7 +352,7 @@ impl PathControl for Direct {
             if stage == Stage::Unconnected {
                 prepare(manager, socket, key)?;
             }
-            let request = manager.request(key, Request::Remove { addrs: addrs.clone(), patience });
+            let request = ask(manager, key, Request::Remove { addrs: addrs.clone(), patience })?;
             if stage == Stage::Unconnected {
                 adjust_bind(manager, socket, key);
                 if !manager.engine().by_key(&key).is_some_and(Connection::steers) {
