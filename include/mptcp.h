@@ -68,6 +68,92 @@
 #define TCP_MULTIPATH_CONNID 0x689705
 
 /**
+ * int; get and set. RFC 6897 REQ7. 0: the default. This version knows the
+ * default only, which get tells.
+ */
+#define TCP_MULTIPATH_MAX_SUBFLOWS 0x689706
+
+/**
+ * int, MPTCP_PROFILE_*; get and set. RFC 6897 REQ8. This version knows the
+ * default only.
+ */
+#define TCP_MULTIPATH_PROFILE 0x689707
+
+/**
+ * struct mptcp_traffic; get and set. RFC 6897 REQ9. This version knows the
+ * default only.
+ */
+#define TCP_MULTIPATH_TRAFFIC 0x689708
+
+/**
+ * struct mptcp_path_policy, or an int, its mode; get and set. RFC 6897 REQ10.
+ * This version knows the default only.
+ */
+#define TCP_MULTIPATH_PATH_POLICY 0x689709
+
+/**
+ * int, MPTCP_REDUNDANCY_*; get and set. RFC 6897 REQ12. This version knows
+ * the default only.
+ */
+#define TCP_MULTIPATH_REDUNDANCY 0x68970a
+
+/**
+ * int, boolean; get and set. RFC 6897 REQ13. This version knows the default
+ * only.
+ */
+#define TCP_MULTIPATH_FATE_SHARING 0x68970b
+
+/**
+ * TCP_MULTIPATH_PROFILE: all paths at once. The default.
+ */
+#define MPTCP_PROFILE_AGGREGATE 0
+
+/**
+ * TCP_MULTIPATH_PROFILE: the path with the lowest delay.
+ */
+#define MPTCP_PROFILE_INTERACTIVE 1
+
+/**
+ * TCP_MULTIPATH_PROFILE: one path, one warm spare.
+ */
+#define MPTCP_PROFILE_HANDOVER 2
+
+/**
+ * TCP_MULTIPATH_PROFILE: one path, a second when it is full.
+ */
+#define MPTCP_PROFILE_OVERFLOW 3
+
+/**
+ * struct mptcp_path_policy.mode: subflows as soon as possible. The default.
+ */
+#define MPTCP_PATHS_EAGER 0
+
+/**
+ * struct mptcp_path_policy.mode: after so many bytes or milliseconds.
+ */
+#define MPTCP_PATHS_ON_DEMAND 1
+
+/**
+ * struct mptcp_path_policy.mode: by hand only.
+ */
+#define MPTCP_PATHS_MANUAL 2
+
+/**
+ * TCP_MULTIPATH_REDUNDANCY: none. The default.
+ */
+#define MPTCP_REDUNDANCY_NONE 0
+
+/**
+ * TCP_MULTIPATH_REDUNDANCY: duplicates where capacity is idle.
+ */
+#define MPTCP_REDUNDANCY_SPARE 1
+
+/**
+ * TCP_MULTIPATH_REDUNDANCY: everything on every path.
+ */
+#define MPTCP_REDUNDANCY_FULL 2
+
+/**
  * struct mptcp_subflow.flags: the connection's first subflow.
  */
 #define MPTCP_SUBFLOW_INITIAL 0x1

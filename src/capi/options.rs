@@ -71,7 +71,13 @@ pub unsafe extern "C" fn mptcp_setsockopt(
                     socket::remove(fd, list)?;
                 }
             }
-            _ => return Err(no_such_option(optname, "set")),
+            _ => {
+                let option = Advanced::of(optname).ok_or_else(|| no_such_option(optname, "set"))?;
+                let size = option.size(optlen as usize)?;
+                // SAFETY: the caller says that optval has optlen bytes, and
+                // `size` is no more.
+                option.set(unsafe { bytes(optval.cast(), size, "optval")? })?;
+            }
         }
         Ok(0)
     })
@@ -160,7 +166,20 @@ pub unsafe extern "C" fn mptcp_getsockopt(
             }
             _ => {
                 Socket::of(fd)?;
-                return Err(no_such_option(optname, "read"));
+                let option = Advanced::of(optname).ok_or_else(|| no_such_option(optname, "read"))?;
+                let size = option.size(room)?;
+                if optval.is_null() {
+                    return Err(fault("optval"));
+                }
+                // SAFETY: optval is not null and has `room` bytes, of which
+                // `size` are written; optlen is not null.
+                unsafe {
+                    optval.cast::<u8>().write_bytes(0, size);
+                    if size == 4 {
+                        optval.cast::<i32>().write_unaligned(option.default_number());
+                    }
+                    optlen.write_unaligned(count(size)? as u32);
+                }
             }
         }
         Ok(0)
@@ -202,6 +221,75 @@ pub unsafe extern "C" fn mptcp_getsubflows(fd: c_int, subflows: *mut *mut mptcp_
 pub unsafe extern "C" fn mptcp_freesubflows(subflows: *mut mptcp_subflow) {
     // SAFETY: the caller gives what mptcp_getsubflows allocated, or NULL.
     unsafe { release(subflows.cast()) };
+}
+
+/// An option of appendix A.3, of which this version has the default: setting
+/// that succeeds, anything else is refused, so nobody takes it for granted.
+struct Advanced {
+    name: &'static str,
+    optname: c_int,
+    /// sizeof its struct, 4 for an int, and its first field.
+    full: usize,
+    first: usize,
+    /// Greatest value of the first field that has a meaning.
+    greatest: u64,
+}
+
+const ADVANCED: [Advanced; 6] = {
+    const fn of(name: &'static str, optname: c_int, full: usize, first: usize, greatest: u64) -> Advanced {
+        Advanced { name, optname, full, first, greatest }
+    }
+    [
+        of("TCP_MULTIPATH_MAX_SUBFLOWS", TCP_MULTIPATH_MAX_SUBFLOWS, 4, 4, 255),
+        of("TCP_MULTIPATH_PROFILE", TCP_MULTIPATH_PROFILE, 4, 4, MPTCP_PROFILE_OVERFLOW as u64),
+        of("TCP_MULTIPATH_TRAFFIC", TCP_MULTIPATH_TRAFFIC, size_of::<mptcp_traffic>(), 8, u64::MAX),
+        of("TCP_MULTIPATH_PATH_POLICY", TCP_MULTIPATH_PATH_POLICY, size_of::<mptcp_path_policy>(), 4, MPTCP_PATHS_MANUAL as u64),
+        of("TCP_MULTIPATH_REDUNDANCY", TCP_MULTIPATH_REDUNDANCY, 4, 4, MPTCP_REDUNDANCY_FULL as u64),
+        of("TCP_MULTIPATH_FATE_SHARING", TCP_MULTIPATH_FATE_SHARING, 4, 4, u32::MAX as u64),
+    ]
+};
+
+impl Advanced {
+    fn of(optname: c_int) -> Option<&'static Self> {
+        ADVANCED.iter().find(|option| option.optname == optname)
+    }
+
+    /// Bytes that count of the caller's: an int's four, or the struct's size.
+    fn size(&self, optlen: usize) -> Result<usize> {
+        if self.full == 4 {
+            if optlen < 4 || optlen > i32::MAX as usize {
+                return Err(Error::new(libc::EINVAL, "optlen is under 4, the size of an int"));
+            }
+            return Ok(4);
+        }
+        super::struct_size(optlen, self.first)?;
+        Ok(optlen)
+    }
+
+    fn default_number(&self) -> i32 {
+        if self.optname == TCP_MULTIPATH_MAX_SUBFLOWS { 255 } else { 0 }
+    }
+
+    fn set(&self, value: &[u8]) -> Result<()> {
+        let (known, rest) = value.split_at(value.len().min(self.full));
+        if rest.iter().any(|byte| *byte != 0) {
+            return Err(Error::new(libc::E2BIG, format!("{}: the struct has more than this version knows", self.name)));
+        }
+        let first = known.iter().take(self.first).enumerate();
+        let first = first.fold(0u64, |sum, (at, byte)| {
+            let place = if cfg!(target_endian = "little") { at } else { self.first - 1 - at };
+            sum | u64::from(*byte) << (8 * place)
+        });
+        let flags = known.get(28..32).is_some_and(|flags| flags.iter().any(|byte| *byte != 0));
+        if first > self.greatest || (self.optname == TCP_MULTIPATH_TRAFFIC && flags) {
+            return Err(Error::new(libc::EINVAL, format!("{}: no such value", self.name)));
+        }
+        if known.iter().any(|byte| *byte != 0) {
+            let words = format!("{}: this version of the library has the default only", self.name);
+            return Err(Error::new(libc::EOPNOTSUPP, words));
+        }
+        Ok(())
+    }
 }
 
 /// # Safety

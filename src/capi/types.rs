@@ -37,6 +37,48 @@ pub const TCP_MULTIPATH_SUBFLOWS: i32 = 0x689704;
 /// The connection's token, unique among this host's live connections.
 pub const TCP_MULTIPATH_CONNID: i32 = 0x689705;
 
+/// int; get and set. RFC 6897 REQ7. 0: the default. This version knows the
+/// default only, which get tells.
+pub const TCP_MULTIPATH_MAX_SUBFLOWS: i32 = 0x689706;
+/// int, MPTCP_PROFILE_*; get and set. RFC 6897 REQ8. This version knows the
+/// default only.
+pub const TCP_MULTIPATH_PROFILE: i32 = 0x689707;
+/// struct mptcp_traffic; get and set. RFC 6897 REQ9. This version knows the
+/// default only.
+pub const TCP_MULTIPATH_TRAFFIC: i32 = 0x689708;
+/// struct mptcp_path_policy, or an int, its mode; get and set. RFC 6897 REQ10.
+/// This version knows the default only.
+pub const TCP_MULTIPATH_PATH_POLICY: i32 = 0x689709;
+/// int, MPTCP_REDUNDANCY_*; get and set. RFC 6897 REQ12. This version knows
+/// the default only.
+pub const TCP_MULTIPATH_REDUNDANCY: i32 = 0x68970a;
+/// int, boolean; get and set. RFC 6897 REQ13. This version knows the default
+/// only.
+pub const TCP_MULTIPATH_FATE_SHARING: i32 = 0x68970b;
+
+/// TCP_MULTIPATH_PROFILE: all paths at once. The default.
+pub const MPTCP_PROFILE_AGGREGATE: i32 = 0;
+/// TCP_MULTIPATH_PROFILE: the path with the lowest delay.
+pub const MPTCP_PROFILE_INTERACTIVE: i32 = 1;
+/// TCP_MULTIPATH_PROFILE: one path, one warm spare.
+pub const MPTCP_PROFILE_HANDOVER: i32 = 2;
+/// TCP_MULTIPATH_PROFILE: one path, a second when it is full.
+pub const MPTCP_PROFILE_OVERFLOW: i32 = 3;
+
+/// struct mptcp_path_policy.mode: subflows as soon as possible. The default.
+pub const MPTCP_PATHS_EAGER: u32 = 0;
+/// struct mptcp_path_policy.mode: after so many bytes or milliseconds.
+pub const MPTCP_PATHS_ON_DEMAND: u32 = 1;
+/// struct mptcp_path_policy.mode: by hand only.
+pub const MPTCP_PATHS_MANUAL: u32 = 2;
+
+/// TCP_MULTIPATH_REDUNDANCY: none. The default.
+pub const MPTCP_REDUNDANCY_NONE: i32 = 0;
+/// TCP_MULTIPATH_REDUNDANCY: duplicates where capacity is idle.
+pub const MPTCP_REDUNDANCY_SPARE: i32 = 1;
+/// TCP_MULTIPATH_REDUNDANCY: everything on every path.
+pub const MPTCP_REDUNDANCY_FULL: i32 = 2;
+
 /// struct mptcp_subflow.flags: the connection's first subflow.
 pub const MPTCP_SUBFLOW_INITIAL: u32 = 0x1;
 /// struct mptcp_subflow.flags: plain TCP, this pair is all there is.
@@ -120,6 +162,34 @@ pub struct mptcp_subflow {
     pub reserved: [u32; 6],
 }
 
+/// What a connection will carry; 0: not known.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct mptcp_traffic {
+    /// Bytes.
+    pub bytes_to_send: u64,
+    /// Bytes.
+    pub bytes_to_receive: u64,
+    /// Bytes per second.
+    pub rate: u64,
+    /// Milliseconds.
+    pub duration_ms: u32,
+    /// Zero.
+    pub flags: u32,
+}
+
+/// When subflows are made; an int, the mode, is a valid prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct mptcp_path_policy {
+    /// MPTCP_PATHS_*.
+    pub mode: u32,
+    /// ON_DEMAND: milliseconds, 0 = not by time.
+    pub after_ms: u32,
+    /// ON_DEMAND: bytes, 0 = not by volume; both 0 = 1 MiB.
+    pub after_bytes: u64,
+}
+
 /// What works here, told beforehand.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -151,6 +221,8 @@ const _: () = {
     assert!(std::mem::offset_of!(mptcp_subflow, remote) == 128);
     assert!(std::mem::offset_of!(mptcp_subflow, id) == 256);
     assert!(std::mem::offset_of!(mptcp_subflow, reserved) == 264);
+    assert!(size_of::<mptcp_traffic>() == 32);
+    assert!(size_of::<mptcp_path_policy>() == 16);
     assert!(size_of::<mptcp_caps>() == 256);
     assert!(std::mem::offset_of!(mptcp_caps, backend) == 16);
     assert!(std::mem::offset_of!(mptcp_caps, reason) == 48);
