@@ -48,9 +48,22 @@ pub fn with_port(mut addr: SocketAddr, port: u16) -> SocketAddr {
     addr
 }
 
-/// Whether both name the same host address; the ports don't count.
+/// Whether both name the same host address; the ports don't count. A scope id
+/// that one of them lacks, as the kernel's listings do, is believed.
 pub fn same_ip(a: &SocketAddr, b: &SocketAddr) -> bool {
-    with_port(*a, 0) == with_port(*b, 0)
+    match (a, b) {
+        (SocketAddr::V4(a), SocketAddr::V4(b)) => a.ip() == b.ip(),
+        (SocketAddr::V6(a), SocketAddr::V6(b)) => {
+            let (one, other) = (a.scope_id(), b.scope_id());
+            a.ip() == b.ip() && (one == other || one == 0 || other == 0)
+        }
+        _ => false,
+    }
+}
+
+/// Whether both name the same address and port.
+pub fn same(a: &SocketAddr, b: &SocketAddr) -> bool {
+    a.port() == b.port() && same_ip(a, b)
 }
 
 /// Whether `addr` is named by `entry`, whose port 0 stands for every port.

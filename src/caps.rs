@@ -94,15 +94,15 @@ pub fn capabilities(fd: Option<BorrowedFd<'_>>) -> Result<Capabilities> {
         }
         Ok(control) => {
             let Abilities { switch, listen } = control.abilities();
-            if let Some(socket) = &socket
-                && socket.mptcp
-                && !(connected && plain)
-            {
-                found.control = control.control(socket);
-            }
-            if probe.is_ok() && !(connected && plain) {
-                found.works |= steering(stage, found.control, switch, listen);
-                found.subflows_max = 255;
+            let multipath = probe.is_ok() && !(connected && plain);
+            match socket.as_ref().filter(|socket| socket.mptcp).map(|socket| control.control(socket)) {
+                Some(Err(error)) => found.missing = found.missing.or(Some(error)),
+                known if multipath => {
+                    found.control = known.and_then(Result::ok).unwrap_or(Control::Unknown);
+                    found.works |= steering(stage, found.control, switch, listen);
+                    found.subflows_max = 255;
+                }
+                _ => {}
             }
         }
     }

@@ -124,18 +124,13 @@ fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32>
     forget(&key);
     let peer = sockopt::peername(socket.fd).map(addr::canonical);
     let peer = peer.map_err(|e| Error::kernel(e, "asking for the peer"))?;
-    if !peers.iter().any(|known| same_peer(known, &peer)) {
+    if !peers.iter().any(|known| addr::same(known, &peer)) {
         return Err(Error::new(libc::EISCONN, format!("the socket is connected to {peer}, not to one of the list")));
     }
     Ok(match sockopt::info(socket.fd) {
         Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => info.token,
         _ => 0,
     })
-}
-
-/// getpeername(2) of an MPTCP socket lacks the scope of link-local addresses.
-fn same_peer(asked: &SocketAddr, got: &SocketAddr) -> bool {
-    asked == got || (asked.ip() == got.ip() && asked.port() == got.port() && matches!(got, SocketAddr::V6(v6) if v6.scope_id() == 0))
 }
 
 /// The position after a failed attempt; the last attempt's error where there

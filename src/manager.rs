@@ -26,6 +26,8 @@ pub struct Prepared {
     pub switched: bool,
     /// We bound it, there.
     pub bound: Option<SocketAddr>,
+    /// It was never disconnected, which the kernel shows.
+    pub virgin: bool,
 }
 
 /// A listening socket of our own, for joins only.
@@ -338,7 +340,8 @@ impl Manager {
         // A namespace in userspace mode gave the socket that path manager when
         // it was made; where the kernel shows it, leave the socket alone.
         let shown = || sockopt::info(fd).is_ok_and(|info| info.subflows_max == 0);
-        if !(self.in_userspace_mode() && shown()) {
+        let as_made = self.in_userspace_mode() && shown();
+        if !as_made {
             let mut tries = 0;
             loop {
                 keeping(fd, |fd| self.latch.switch(fd).map_err(fault))?;
@@ -350,7 +353,9 @@ impl Manager {
                 }
             }
         }
-        self.prepared.entry(key).or_default().switched = true;
+        let prepared = self.prepared.entry(key).or_default();
+        prepared.switched = true;
+        prepared.virgin = as_made && sockopt::first_id(fd) != Some(0);
         Ok(())
     }
 
@@ -374,10 +379,13 @@ impl Manager {
     }
 
     /// Whether the application has disconnected an unconnected socket, which
-    /// took it from our control: seen where the kernel shows it (6.18, in a
-    /// namespace of the in-kernel path manager).
+    /// took it from our control. The kernel shows that by the path manager
+    /// (6.18, in a namespace of the in-kernel one), or by a first subflow that
+    /// has lost its number.
     pub fn lost(&self, fd: BorrowedFd<'_>, key: &Key) -> bool {
-        self.prepared(key).switched && sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0) && shows_switch()
+        let prepared = self.prepared(key);
+        let in_kernel = || sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0) && shows_switch();
+        prepared.switched && (in_kernel() || (prepared.virgin && sockopt::first_id(fd) == Some(0)))
     }
 
     /// What was done to this socket.

@@ -254,7 +254,7 @@ impl Connection {
     /// Whether a subflow between the two is known to be up.
     pub fn has_up(&self, local: &SocketAddr, remote: &SocketAddr) -> bool {
         let (local, remote) = (addr::canonical(*local), addr::canonical(*remote));
-        self.subflows.iter().any(|s| s.up() && s.from() == local && s.to() == remote)
+        self.subflows.iter().any(|s| s.up() && addr::same(&s.from(), &local) && addr::same(&s.to(), &remote))
     }
 
     /// The list's entry for a local address, the one with its port first.
@@ -331,7 +331,7 @@ impl Connection {
             if !room(&pairs) || pairs.iter().any(|(from, _)| addr::covers(source, from)) {
                 continue;
             }
-            let uses = |peer: &Peer| pairs.iter().filter(|(_, to)| *to == peer.addr).count().min(1);
+            let uses = |peer: &Peer| pairs.iter().filter(|(_, to)| addr::same(to, &peer.addr)).count().min(1);
             let best = self
                 .peers
                 .iter()
@@ -345,7 +345,7 @@ impl Connection {
         }
         for peer in &self.peers {
             let enough = pairs.len() >= PEER_DRIVEN_MAX || !room(&pairs);
-            if enough || pairs.iter().any(|(_, to)| *to == peer.addr) {
+            if enough || pairs.iter().any(|(_, to)| addr::same(to, &peer.addr)) {
                 continue;
             }
             let uses = |source: &SocketAddr| pairs.iter().filter(|(from, _)| addr::covers(source, from)).count();

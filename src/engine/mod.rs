@@ -916,8 +916,7 @@ impl Connection {
 
 fn same_pair(subflow: &Subflow, local: &SocketAddr, remote: &SocketAddr) -> bool {
     let (from, local) = (subflow.from(), addr::canonical(*local));
-    subflow.to() == addr::canonical(*remote)
-        && (from == local || (from.port() == 0 && addr::same_ip(&from, &local)))
+    addr::same(&subflow.to(), &addr::canonical(*remote)) && addr::same_ip(&from, &local) && (from.port() == local.port() || from.port() == 0)
 }
 
 /// The connection is there.

@@ -373,8 +373,13 @@ fn live(world: &mut World) -> Vec<SocketAddr> {
     found
 }
 
+/// Random worlds a run; SIMULATION_WORLDS asks for more.
+fn worlds() -> u32 {
+    std::env::var("SIMULATION_WORLDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: worlds(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_world_comes_to_rest_as_it_should(

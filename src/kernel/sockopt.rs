@@ -279,15 +279,14 @@ pub fn full_info(fd: BorrowedFd<'_>) -> KernelResult<Vec<Listed>> {
 /// The same as the kernel wrote it, for the time of `look`: addresses and
 /// number, and the first eight bytes of tcp_info, subflow by subflow.
 pub fn with_full_info<R>(fd: BorrowedFd<'_>, look: impl FnOnce(&[SubflowInfo], &[u64]) -> R) -> KernelResult<R> {
-    let mut info = [const { MaybeUninit::<SubflowInfo>::uninit() }; INLINE];
+    // Zeroed: tools that follow memory don't see the kernel write through the
+    // pointers of the request.
+    let mut info = [EMPTY; INLINE];
     let mut tcp = [0u64; INLINE];
     // SAFETY: both arrays have INLINE elements.
-    let count = unsafe { full_info_into(fd, info.as_mut_ptr().cast(), tcp.as_mut_ptr(), INLINE)? };
+    let count = unsafe { full_info_into(fd, info.as_mut_ptr(), tcp.as_mut_ptr(), INLINE)? };
     if count <= INLINE {
-        // SAFETY: the kernel filled the first `count` elements, each to its
-        // full size, which full_info_into checked.
-        let info = unsafe { std::slice::from_raw_parts(info.as_ptr().cast::<SubflowInfo>(), count) };
-        return Ok(look(info, tcp.get(..count).unwrap_or_default()));
+        return Ok(look(info.get(..count).unwrap_or_default(), tcp.get(..count).unwrap_or_default()));
     }
     let mut room = count;
     loop {
@@ -367,7 +366,12 @@ unsafe fn full_info_into(
     Ok(request.num_subflows as usize)
 }
 
-/// The same by two options (5.16 to 6.4): asked for until the addresses are
+/// The kernel's number of the first subflow, `None` where there is no entry.
+pub fn first_id(fd: BorrowedFd<'_>) -> Option<u32> {
+    with_full_info(fd, |info, _| info.first().map(|first| first.id)).ok().flatten()
+}
+
+/// All subflows by two options (5.16 to 6.4): asked for until the addresses are
 /// the same before and after the states were read.
 pub fn two_calls(fd: BorrowedFd<'_>) -> KernelResult<Vec<Listed>> {
     let mut before: Vec<SubflowAddrs> = array(fd, MPTCP_SUBFLOW_ADDRS, [0; 256])?;

@@ -438,31 +438,22 @@ impl PathControl for Direct {
             .unwrap_or_default()
     }
 
-    fn control(&self, socket: &Socket<'_>) -> Control {
-        let controlled = on(socket, |manager, key| {
+    fn control(&self, socket: &Socket<'_>) -> Result<Control> {
+        on(socket, |manager, key| {
             adopt(manager, socket, key);
-            Ok(match manager.engine().by_key(&key) {
-                Some(c) if c.phase == Phase::Open => !c.foreign,
-                _ => manager.prepared(&key).switched,
-            })
-        });
-        match controlled {
-            Ok(true) => Control::Connection,
-            Ok(false) => with(thread_namespace().unwrap_or(0), |manager| {
-                let token = sockopt::info(socket.fd).map_or(0, |info| info.token);
-                Ok(match socket.stage() {
-                    Ok(Stage::Connected) if token != 0 => match manager.controls(token) {
-                        Ok(true) => Control::Connection,
-                        Ok(false) => Control::Kernel,
-                        Err(_) => Control::Unknown,
-                    },
-                    _ if manager.userspace_mode() => Control::Connection,
-                    _ => Control::Kernel,
-                })
-            })
-            .unwrap_or(Control::Unknown),
-            Err(_) => Control::Unknown,
-        }
+            let ours = match manager.engine().by_key(&key) {
+                Some(c) if c.phase == Phase::Open => Some(!c.foreign),
+                _ if manager.prepared(&key).switched => Some(true),
+                _ => None,
+            };
+            let token = sockopt::info(socket.fd).map_or(0, |info| info.token);
+            let ours = match ours {
+                Some(ours) => ours,
+                None if token != 0 && socket.stage() == Ok(Stage::Connected) => manager.controls(token)?,
+                None => manager.userspace_mode(),
+            };
+            Ok(if ours { Control::Connection } else { Control::Kernel })
+        })
     }
 
     fn abilities(&self) -> Abilities {

@@ -79,8 +79,9 @@ pub trait PathControl {
     fn list(&self, socket: &Socket<'_>) -> Option<Vec<SocketAddr>>;
     /// Addresses that the peer announced.
     fn peers(&self, socket: &Socket<'_>) -> Vec<SocketAddr>;
-    /// Who decides about this socket's paths.
-    fn control(&self, socket: &Socket<'_>) -> Control;
+    /// Who decides about this socket's paths. An error says why nothing can be
+    /// done about them.
+    fn control(&self, socket: &Socket<'_>) -> Result<Control>;
     /// What can be done here.
     fn abilities(&self) -> Abilities;
     /// Which one this is.
