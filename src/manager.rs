@@ -15,7 +15,7 @@ use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, process, route, sockopt, uapi};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -53,6 +53,8 @@ pub struct Manager {
     joins: Vec<JoinListener>,
     joins_checked: u64,
     answers: HashMap<RequestId, Result<()>>,
+    /// Commands that take a thread of this namespace, and those behind them.
+    deferred: VecDeque<Command>,
     requests: RequestId,
     sweep_at: usize,
 }
@@ -90,6 +92,7 @@ impl Manager {
             joins: Vec::new(),
             joins_checked: 0,
             answers: HashMap::new(),
+            deferred: VecDeque::new(),
             requests: 0,
             sweep_at: 64,
         };
@@ -444,15 +447,21 @@ impl Manager {
     /// Carries the engine's commands out.
     fn run(&mut self) {
         let mut verified: HashMap<u32, bool> = HashMap::new();
-        while let Some(command) = self.engine.poll_command() {
+        let mut waiting = if self.deferred.is_empty() || !self.at_home() { VecDeque::new() } else { std::mem::take(&mut self.deferred) };
+        while let Some(command) = waiting.pop_front().or_else(|| self.engine.poll_command()) {
+            let behind = self.deferred.iter().any(|earlier| earlier.token == command.token);
+            let homely = matches!(command.action, Action::Route { .. } | Action::Listen { .. });
+            if behind || (homely && !self.at_home()) {
+                // A thread of another namespace steps us; one of ours will too.
+                self.deferred.push_back(command);
+                continue;
+            }
             // The token could be another connection's by now.
             let ours = *verified.entry(command.token).or_insert_with(|| {
                 let record = self.diag.connection(command.token);
                 !matches!(record, Ok(None)) && !matches!(record, Ok(Some(r)) if r.cookie != command.key.cookie)
             });
             let event = match command.action {
-                // A thread of another namespace that steps us can't.
-                Action::Route { .. } if !self.at_home() => Event::Routed { tag: command.tag, local: None },
                 Action::Route { remote } => {
                     Event::Routed { tag: command.tag, local: route::source(&remote).ok() }
                 }
@@ -529,9 +538,6 @@ impl Manager {
     fn listen_for_joins(&mut self, local: &SocketAddr, cookie: u64) -> std::result::Result<(), Refusal> {
         if self.joins.iter().any(|join| join.addr == *local) {
             return Ok(());
-        }
-        if !self.at_home() {
-            return Err(Errno(libc::EAGAIN).into());
         }
         let domain = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;

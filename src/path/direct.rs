@@ -125,7 +125,11 @@ fn peek<T>(socket: &Socket<'_>, look: impl FnOnce(&mut Manager, &Connection) -> 
     let key = manager::key_of(socket.fd).ok()?;
     let mut managers = lock(state);
     let manager = managers.iter_mut().find(|m| m.namespace() == namespace && m.intact())?;
-    adopt(manager, socket, key);
+    if manager.engine().by_key(&key).is_none() {
+        // Its beginning may not have been read yet.
+        manager.step();
+        adopt(manager, socket, key);
+    }
     disconnected_unseen(manager, socket, key);
     let connection = manager.engine().by_key(&key)?.clone();
     look(manager, &connection)
