@@ -47,7 +47,7 @@ int main(int argc, char **argv)
 	fd = mptcp_socket(((struct sockaddr *)peer)->sa_family, SOCK_STREAM, 0);
 	if (fd < 0 || mptcp_bindx(fd, (struct sockaddr *)local, argc - 4, MPTCP_BINDX_ADD_ADDR)
 	    || mptcp_connectx(fd, (struct sockaddr *)peer, 1, NULL))
-		die("connect", mptcp_errmsg());
+		die("client", mptcp_errmsg());
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	while (missing) {

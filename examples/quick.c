@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* quick SERVER PORT LOCAL LOCAL: one connection over two addresses of this host (IPv4). */
+/* quick SERVER PORT LOCAL LOCAL: one connection over two addresses of this host (IPv4).
+ * `server PORT sink` is a server for it. */
 #define _POSIX_C_SOURCE 200809L
 #include <mptcp.h>
 #include <arpa/inet.h>

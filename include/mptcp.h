@@ -380,6 +380,50 @@ struct mptcp_caps {
         char reason[208];
 };
 
+/**
+ * What a connection will carry; 0: not known.
+ */
+struct mptcp_traffic {
+        /**
+         * Bytes.
+         */
+        uint64_t bytes_to_send;
+        /**
+         * Bytes.
+         */
+        uint64_t bytes_to_receive;
+        /**
+         * Bytes per second.
+         */
+        uint64_t rate;
+        /**
+         * Milliseconds.
+         */
+        uint32_t duration_ms;
+        /**
+         * Zero.
+         */
+        uint32_t flags;
+};
+
+/**
+ * When subflows are made; an int, the mode, is a valid prefix.
+ */
+struct mptcp_path_policy {
+        /**
+         * MPTCP_PATHS_*.
+         */
+        uint32_t mode;
+        /**
+         * ON_DEMAND: milliseconds, 0 = not by time.
+         */
+        uint32_t after_ms;
+        /**
+         * ON_DEMAND: bytes, 0 = not by volume; both 0 = 1 MiB.
+         */
+        uint64_t after_bytes;
+};
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -397,8 +441,10 @@ extern "C" {
  * that is empty, cut short, over 64 entries, or has a wildcard or a link-local
  * address without scope id), ENOPROTOOPT, EISCONN (ENABLE: connected,
  * connecting or listening), EADDRNOTAVAIL, EADDRINUSE, EAFNOSUPPORT, EPERM
- * (nobody may act for this process), EACCES, ENOSPC, ENOMEM, EMFILE, ENFILE.
- * On failure nothing was changed; mptcp_errmsg() says why.
+ * (nobody may act for this process), EACCES, ENOSPC, ENOTCONN (ADD, REMOVE: the
+ * connection ended), E2BIG (a struct with more than this version knows), EIO
+ * (another process holds the switch of path managers: try again), ENOMEM,
+ * EMFILE, ENFILE, ENOTRECOVERABLE (a bug of ours). On failure nothing was changed; mptcp_errmsg() says why.
  */
 int mptcp_setsockopt(int fd,
                      int level,
@@ -419,7 +465,7 @@ int mptcp_setsockopt(int fd,
  * Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
  * socket of TCP or MPTCP; CONNID of plain TCP; SUBFLOWS before Linux 5.16
  * without inet_diag), EFAULT, EINVAL, ENOPROTOOPT, ENOTCONN (no connection,
- * or it ended), ENOBUFS, ENOMEM. Needs no privilege.
+ * or it ended), ENOBUFS, E2BIG, ENOMEM, ENOTRECOVERABLE. Needs no privilege.
  */
 int mptcp_getsockopt(int fd,
                      int level,

@@ -84,6 +84,10 @@ pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
             let at = position.map_or(0, |position| position.at);
             match wait(&socket, &peers, at) {
                 Ok(()) => return connected(&socket, key, &peers),
+                // SO_SNDTIMEO ended the wait, not the attempt.
+                Err(Errno(libc::EALREADY)) => {
+                    return Err(Error::new(libc::EINPROGRESS, "the connection attempt is still under way"));
+                }
                 Err(errno) => next(&socket, key, &peers, at, errno)?,
             }
         }

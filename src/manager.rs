@@ -682,7 +682,7 @@ fn refused(refusal: &Refusal, doing: &str) -> Error {
 pub fn no_privilege() -> Error {
     Error::new(
         libc::EPERM,
-        "controlling paths needs CAP_NET_ADMIN over this network namespace, or a running mptcpapid",
+        "controlling paths needs CAP_NET_ADMIN over this network namespace",
     )
 }
 

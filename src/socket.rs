@@ -118,8 +118,12 @@ impl<'fd> Socket<'fd> {
         };
         // tcp_poll and mptcp_poll: hung up in the state CLOSE, and shut down
         // once there was something to shut down.
-        Ok(match (events & libc::POLLHUP != 0, events & libc::POLLRDHUP != 0) {
+        Ok(match (events & libc::POLLHUP != 0, events & (libc::POLLRDHUP | libc::POLLERR) != 0) {
             (false, _) => Stage::Connecting,
+            // The peer's key is forgotten by connect(AF_UNSPEC) only.
+            (true, false) if sockopt::info(self.fd).is_ok_and(|info| info.flags & uapi::INFO_REMOTE_KEY != 0) => {
+                Stage::Ended
+            }
             (true, false) => Stage::Unconnected,
             (true, true) => Stage::Ended,
         })
@@ -218,6 +222,7 @@ fn is_unsupported(errno: Errno) -> bool {
 pub fn enabled(fd: impl AsFd) -> Result<bool> {
     let fd = fd.as_fd();
     pending::settle(fd);
+    path::touch();
     match sockopt::get_int(fd, libc::IPPROTO_TCP, uapi::TCP_IS_MPTCP) {
         Ok(value) => Ok(value != 0),
         // Before 6.10, or no TCP socket.
@@ -486,6 +491,15 @@ pub(crate) fn restrict_to_binding(socket: &Socket<'_>) -> Result<bool> {
 }
 
 fn fresh_socket(socket: &Socket<'_>, mptcp: bool) -> Result<OwnedFd> {
+    // Where namespaces can't be told apart (before 5.14) there is one.
+    if let (Ok(own), Ok(thread)) = (sockopt::netns_cookie(socket.fd), sockopt::thread_netns())
+        && own != thread
+    {
+        return Err(Error::new(
+            libc::EOPNOTSUPP,
+            "the socket belongs to another network namespace than the calling thread",
+        ));
+    }
     let nonblock = if sockopt::nonblocking(socket.fd) { libc::SOCK_NONBLOCK } else { 0 };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | nonblock;
     if !mptcp {

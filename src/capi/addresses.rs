@@ -202,8 +202,11 @@ pub unsafe extern "C" fn mptcp_freepaddrs(addrs: *mut libc::sockaddr) {
 pub extern "C" fn mptcp_getaddrlen(family: c_int) -> c_int {
     match addr::packed_len(family) {
         Some(len) => len as c_int,
-        None => boundary(|| {
-            Err(Error::new(libc::EAFNOSUPPORT, format!("address family {family} is neither AF_INET nor AF_INET6")))
-        }),
+        // By hand, since this may be called from a signal handler.
+        None => {
+            super::say("the address family is neither AF_INET nor AF_INET6");
+            crate::kernel::process::set_errno(libc::EAFNOSUPPORT);
+            -1
+        }
     }
 }

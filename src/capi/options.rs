@@ -31,8 +31,10 @@ fn no_such_option(optname: c_int, way: &str) -> Error {
 /// that is empty, cut short, over 64 entries, or has a wildcard or a link-local
 /// address without scope id), ENOPROTOOPT, EISCONN (ENABLE: connected,
 /// connecting or listening), EADDRNOTAVAIL, EADDRINUSE, EAFNOSUPPORT, EPERM
-/// (nobody may act for this process), EACCES, ENOSPC, ENOMEM, EMFILE, ENFILE.
-/// On failure nothing was changed; mptcp_errmsg() says why.
+/// (nobody may act for this process), EACCES, ENOSPC, ENOTCONN (ADD, REMOVE: the
+/// connection ended), E2BIG (a struct with more than this version knows), EIO
+/// (another process holds the switch of path managers: try again), ENOMEM,
+/// EMFILE, ENFILE, ENOTRECOVERABLE (a bug of ours). On failure nothing was changed; mptcp_errmsg() says why.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mptcp_setsockopt(
     fd: c_int,
@@ -95,7 +97,7 @@ pub unsafe extern "C" fn mptcp_setsockopt(
 /// Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
 /// socket of TCP or MPTCP; CONNID of plain TCP; SUBFLOWS before Linux 5.16
 /// without inet_diag), EFAULT, EINVAL, ENOPROTOOPT, ENOTCONN (no connection,
-/// or it ended), ENOBUFS, ENOMEM. Needs no privilege.
+/// or it ended), ENOBUFS, E2BIG, ENOMEM, ENOTRECOVERABLE. Needs no privilege.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mptcp_getsockopt(
     fd: c_int,
