@@ -18,13 +18,16 @@ use super::{process, sockopt};
 use crate::error::{Errno, KernelResult};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Read;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const USERSPACE: &[u8] = b"userspace";
 /// Where the lock lives for everybody who may write there.
 const SHARED: &str = "/run/mptcpapi";
+
+/// Bytes that a namespace has in the lock file, which is sparse.
+const PLACE: usize = 64;
 
 /// What stands in the way, by stage: the words are made from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,9 +52,11 @@ pub struct Latch {
     numeric: bool,
     writable: Result<(), Errno>,
     lock: Option<File>,
-    /// What names this namespace in the lock file: its cookie is unique until
-    /// the machine restarts, which the boot id tells where the file outlives it.
-    name: String,
+    /// Where the lock file has this namespace's place: its cookie is unique
+    /// until the machine restarts, and a small number.
+    place: u64,
+    /// The boot id: the file can outlive the machine's restart.
+    boot: String,
 }
 
 impl Latch {
@@ -73,8 +78,8 @@ impl Latch {
             },
         };
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let name = format!("{} {namespace}", boot.trim());
-        Ok(Self { sysctl, numeric, writable, lock: None, name })
+        let place = namespace.saturating_mul(PLACE as u64);
+        Ok(Self { sysctl, numeric, writable, lock: None, place, boot: boot.trim().to_owned() })
     }
 
     /// Whether the namespace as a whole is in userspace mode now.
@@ -156,19 +161,16 @@ impl Latch {
         }
         let lock = self.lock.as_ref().ok_or(Fault::NoLock(Errno(libc::ENOENT)))?;
         let deadline = process::milliseconds() + 1000;
-        // Not a waiting flock(2): one who was stopped in the switch must not
-        // stop everybody else for ever.
+        // Not a waiting lock: one who was stopped in the switch must not stop
+        // everybody else for ever.
         loop {
-            // SAFETY: flock takes integers.
-            if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-                break;
-            }
-            match Errno::last() {
-                Errno(libc::EWOULDBLOCK | libc::EINTR) if process::milliseconds() < deadline => {
+            match sockopt::lock_range(lock, self.place, PLACE as u64, true) {
+                Ok(()) => break,
+                Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR)) if process::milliseconds() < deadline => {
                     std::thread::sleep(std::time::Duration::from_micros(30));
                 }
-                Errno(libc::EWOULDBLOCK | libc::EINTR) => return Err(Fault::Locked),
-                errno => return Err(Fault::NoLock(errno)),
+                Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR)) => return Err(Fault::Locked),
+                Err(errno) => return Err(Fault::NoLock(errno)),
             }
         }
         let locked = Locked { latch: self, lock };
@@ -198,58 +200,38 @@ struct Locked<'a> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        // SAFETY: flock takes integers.
-        unsafe { libc::flock(self.lock.as_raw_fd(), libc::LOCK_UN) };
+        let _ = sockopt::lock_range(self.lock, self.latch.place, PLACE as u64, false);
     }
 }
 
 impl Locked<'_> {
-    /// Records: a line each, `boot cookie value`.
-    fn records(&self) -> KernelResult<String> {
-        let mut text = String::new();
-        let len = self.lock.metadata().map_err(|e| Errno::of(&e))?.len();
-        if len > 0 {
-            let mut bytes = vec![0; len.min(1 << 16) as usize];
-            let read = self.lock.read_at(&mut bytes, 0).map_err(|e| Errno::of(&e))?;
-            bytes.truncate(read);
-            text = String::from_utf8_lossy(&bytes).into_owned();
+    /// Writes the record, `boot value`, the rest zero; `None` clears it.
+    fn record(&self, value: Option<&[u8]>) -> KernelResult<()> {
+        let mut bytes = [0u8; PLACE];
+        if let Some(value) = value {
+            let text = self.latch.boot.bytes().chain([b' ']).chain(value.iter().copied());
+            for (to, from) in bytes.iter_mut().zip(text) {
+                *to = from;
+            }
         }
-        Ok(text)
-    }
-
-    fn store(&self, text: &str) -> KernelResult<()> {
-        let write = || {
-            self.lock.write_all_at(text.as_bytes(), 0)?;
-            self.lock.set_len(text.len() as u64)
-        };
-        write().map_err(|e| Errno::of(&e))
+        self.lock.write_all_at(&bytes, self.latch.place).map_err(|e| Errno::of(&e))
     }
 
     /// Undoes the switch of one who died in it.
     fn repair(&self) -> Result<(), Fault> {
-        let records = self.records().map_err(Fault::NoLock)?;
-        if records.is_empty() {
+        let mut bytes = [0u8; PLACE];
+        let len = self.lock.read_at(&mut bytes, self.latch.place).map_err(|e| Fault::NoLock(Errno::of(&e)))?;
+        let text = bytes.get(..len).unwrap_or_default();
+        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        if text.is_empty() {
             return Ok(());
         }
-        let name = self.latch.name.as_str();
-        let mut rest = String::new();
-        for line in records.lines() {
-            match line.strip_prefix(name).and_then(|l| l.strip_prefix(' ')) {
-                Some(value) => {
-                    if self.latch.userspace().map_err(Fault::NoSysctl)? {
-                        self.latch.write(value.as_bytes()).map_err(Fault::ReadOnly)?;
-                    }
-                }
-                // Another namespace's: theirs to repair. Bounded, in case
-                // nobody ever comes.
-                None if rest.len() < 4096 => {
-                    rest.push_str(line);
-                    rest.push('\n');
-                }
-                None => {}
-            }
+        if let Some(value) = text.strip_prefix(self.latch.boot.as_bytes()).and_then(|rest| rest.strip_prefix(b" "))
+            && self.latch.userspace().map_err(Fault::NoSysctl)?
+        {
+            self.latch.write(value).map_err(Fault::ReadOnly)?;
         }
-        self.store(&rest).map_err(Fault::NoLock)
+        self.record(None).map_err(Fault::NoLock)
     }
 }
 
@@ -257,7 +239,6 @@ impl Locked<'_> {
 struct Window<'a> {
     locked: &'a Locked<'a>,
     original: Value,
-    others: String,
     open: bool,
     _signals: process::SignalsHeld,
 }
@@ -267,17 +248,14 @@ impl<'a> Window<'a> {
         let mut original = Value::default();
         locked.latch.read(&mut original).map_err(Fault::NoSysctl)?;
         let mut window =
-            Self { locked, original, others: String::new(), open: false, _signals: process::SignalsHeld::new() };
+            Self { locked, original, open: false, _signals: process::SignalsHeld::new() };
         if locked.latch.is_userspace(&original) {
             return Ok(window);
         }
-        window.others = locked.records().map_err(Fault::NoLock)?;
-        let value = String::from_utf8_lossy(original.text());
-        let record = format!("{}{} {value}\n", window.others, locked.latch.name);
-        locked.store(&record).map_err(Fault::NoLock)?;
+        locked.record(Some(original.text())).map_err(Fault::NoLock)?;
         let text: &[u8] = if locked.latch.numeric { b"1" } else { USERSPACE };
         if let Err(errno) = locked.latch.write(text) {
-            let _ = locked.store(&window.others);
+            let _ = locked.record(None);
             return Err(Fault::ReadOnly(errno));
         }
         window.open = true;
@@ -288,7 +266,7 @@ impl<'a> Window<'a> {
         if std::mem::take(&mut self.open) {
             // The record stays where this fails: the next one repairs.
             self.locked.latch.write(self.original.text()).map_err(Fault::ReadOnly)?;
-            self.locked.store(&self.others).map_err(Fault::NoLock)?;
+            self.locked.record(None).map_err(Fault::NoLock)?;
         }
         Ok(())
     }

@@ -163,6 +163,19 @@ pub fn nonblocking(fd: BorrowedFd<'_>) -> bool {
     fcntl(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK != 0)
 }
 
+/// Locks a range of a file, or frees it, without waiting: EAGAIN where
+/// somebody else has it. The lock belongs to the open file and ends with it.
+pub fn lock_range(file: &impl AsFd, start: u64, len: u64, lock: bool) -> KernelResult<()> {
+    // SAFETY: every field of struct flock is an integer.
+    let mut range = unsafe { std::mem::zeroed::<libc::flock>() };
+    range.l_type = if lock { libc::F_WRLCK } else { libc::F_UNLCK } as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    range.l_start = libc::off_t::try_from(start).map_err(|_| Errno(libc::EOVERFLOW))?;
+    range.l_len = libc::off_t::try_from(len).map_err(|_| Errno(libc::EOVERFLOW))?;
+    // SAFETY: F_OFD_SETLK reads one struct flock.
+    check(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const range) }).map(drop)
+}
+
 /// Puts `from`'s open file under the number of `to`, by system call.
 pub fn replace(from: BorrowedFd<'_>, to: BorrowedFd<'_>, cloexec: bool) -> KernelResult<()> {
     let flags = if cloexec { libc::O_CLOEXEC } else { 0 };
