@@ -197,7 +197,7 @@ static void device(const struct fam *f)
 /* The socket's namespace counts, not the caller's; direct refuses where they differ. */
 static void namespaces(void)
 {
-	int c = fresh(&t_fams[0]), status = -1;
+	int c = fresh(&t_fams[0]), plain = tcp_socket(AF_INET), status = -1;
 	pid_t pid = fork();
 
 	REQUIRE(pid >= 0);
@@ -208,6 +208,10 @@ static void namespaces(void)
 		REQUIRE(!unshare(CLONE_NEWNET));
 		CHECK_INT(enabled(c), 1);
 		FAILS(EOPNOTSUPP, add(c, "10.1.0.1"));
+		/* ENABLE would move the descriptor to the caller's namespace. */
+		FAILS(EOPNOTSUPP, set_int(plain, TCP_MULTIPATH_ENABLE, 1));
+		FAILS(EOPNOTSUPP, set_int(c, TCP_MULTIPATH_ENABLE, 0));
+		CHECK_INT(raw_protocol(plain), IPPROTO_TCP);
 		OK(mptcp_getcaps(c, &caps, sizeof caps));
 		CHECK(!(caps.works & MPTCP_CAP_ADD_BEFORE));
 		CHECK(*caps.reason);
@@ -217,6 +221,7 @@ static void namespaces(void)
 	CHECK_INT(status, 0);
 	OK(add(c, "10.1.0.1"));
 	close(c);
+	close(plain);
 }
 
 int main(void)
