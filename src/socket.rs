@@ -232,11 +232,20 @@ pub fn enabled(fd: impl AsFd) -> Result<bool> {
                 && match sockopt::info(fd) {
                     Ok(_) => true,
                     Err(_) if socket.stage()? != Stage::Connected => true,
+                    // It fell back, where the kernel can be asked at all.
+                    Err(_) if answers_mptcp_info() => false,
                     // Before 5.16 nothing but inet_diag tells.
                     Err(_) => diagnosed(fd).is_ok_and(|subflows| !subflows.is_empty()),
                 })
         }
     }
+}
+
+/// Whether the kernel has the options of SOL_MPTCP (5.16): it answers them on
+/// a fresh socket.
+fn answers_mptcp_info() -> bool {
+    sockopt::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP)
+        .is_ok_and(|fresh| sockopt::info(fresh.as_fd()).is_ok())
 }
 
 fn diagnosed(fd: BorrowedFd<'_>) -> Result<Vec<Listed>> {
@@ -283,7 +292,7 @@ fn without_mptcp_info(socket: &Socket<'_>) -> Result<Vec<Subflow>> {
         return Err(socket.not_connected());
     }
     if socket.mptcp
-        && sockopt::get_int(fd, libc::IPPROTO_TCP, uapi::TCP_IS_MPTCP) != Ok(0)
+        && !answers_mptcp_info()
         && let Ok(listed) = diagnosed(fd)
         && !listed.is_empty()
     {

@@ -54,6 +54,8 @@ pub enum Ready {
     No,
     /// They can.
     Yes,
+    /// They could: a direction is closed, or it fell back.
+    Over,
 }
 
 /// How far a subflow is.
@@ -139,6 +141,8 @@ pub(super) struct Addition {
     pub entries: Vec<Entry>,
     pub excluded: Vec<SocketAddr>,
     pub added: Vec<SocketAddr>,
+    /// Local addresses that subflows had before.
+    pub used: Vec<SocketAddr>,
 }
 
 /// One socket: before, during its connection, or listening.
@@ -318,7 +322,7 @@ impl Connection {
     /// end that has the fewest.
     pub(super) fn wanted(&self, max: usize, now: Time) -> Vec<Wanted> {
         let mut wanted = Vec::new();
-        if self.server {
+        if self.server || self.ready == Ready::Over {
             // The client makes them (KERNEL: it is the one who can).
             return wanted;
         }

@@ -408,7 +408,9 @@ impl Engine {
             }
             Event::SubflowUp { token, subflow } => self.with_token(token, now, |c| {
                 // Only a fully established connection has further subflows.
-                c.ready = Ready::Yes;
+                if c.ready != Ready::Over {
+                    c.ready = Ready::Yes;
+                }
                 seen(c, &subflow, now);
             }),
             Event::SubflowDown { token, local, remote } => {
@@ -577,6 +579,7 @@ impl Engine {
                     entries: before.0,
                     excluded: before.1,
                     added,
+                    used: c.subflows.iter().map(Subflow::from).collect(),
                 });
                 self.reconcile(handle, now);
             }
@@ -869,6 +872,8 @@ impl Engine {
             .added
             .iter()
             .filter(|addr| !addition.entries.iter().any(|entry| entry.addr == **addr))
+            // What was there before without being listed stays.
+            .filter(|addr| !addition.used.iter().any(|used| addr::covers(addr, used)))
             .copied()
             .collect();
         c.entries = addition.entries;
@@ -953,7 +958,9 @@ fn snapshot(
     for subflow in subflows {
         seen(c, subflow, now);
     }
-    if ready || subflows.len() > 1 {
+    if c.ready == Ready::Over {
+        // It stays so.
+    } else if ready || subflows.len() > 1 {
         c.ready = Ready::Yes;
     } else if c.ready == Ready::No {
         c.ready = Ready::Unknown;
@@ -1053,7 +1060,7 @@ fn created_or_not(
     // address, an announced one too: tell the peer again.
     c.announced.retain(|(addr, _)| !addr::same_ip(addr, local));
     match outcome {
-        Outcome::NotReady => c.ready = Ready::No,
+        Outcome::NotReady => c.ready = if c.ready == Ready::Yes { Ready::Over } else { Ready::No },
         Outcome::Mismatch => {
             fail(c, *source, *remote, now);
             // The kernel has entries that we don't know: another id first, then

@@ -472,6 +472,48 @@ fn a_taken_port_of_the_list_undoes_the_add() {
 }
 
 #[test]
+fn an_add_that_is_undone_closes_nothing_that_was_there() {
+    // No list: the connection came from address 0, which is then listed with
+    // one that is refused.
+    let mut world = World::new(&[]);
+    world.apply(&Op::Acknowledge);
+    world.deliver();
+    assert_eq!(live(&mut world), [local(0)]);
+    world.fate = Fate::PortTaken;
+    let wanted: SocketAddr = addr::with_port(local(1), 4711);
+    world.request(Request::Add(vec![local(0).into(), wanted.into()]));
+    assert_eq!(world.answered.get(&1).unwrap().as_ref().map_err(Error::errno), Err(libc::EADDRINUSE));
+    world.deliver();
+    assert!(!world.log.iter().any(|a| matches!(a, Action::Destroy { local: l, .. } if addr::same_ip(l, &local(0)))), "{:?}", world.log);
+}
+
+#[test]
+fn a_half_closed_connection_still_gives_addresses_up() {
+    let mut engine = Engine::default();
+    let now = Time::from_secs(1);
+    let one = |n| Seen {
+        local: addr::with_port(local(n), 40000), remote: remote(0), local_id: n as u8, remote_id: 0, up: true, initial: n == 0,
+    };
+    engine.handle(Event::Binding { key: KEY, bound: None, device: None }, now);
+    engine.handle(Event::Request { id: 1, key: KEY, request: Request::Add(vec![local(0).into(), local(1).into()]) }, now);
+    engine.handle(Event::Created { token: 9, key: KEY, initial: one(0), server: false }, now);
+    engine.handle(Event::Established { token: 9 }, now);
+    while let Some(command) = engine.poll_command() {
+        engine.handle(Event::Done { tag: command.tag, outcome: Outcome::Taken }, now);
+    }
+    engine.handle(Event::SubflowUp { token: 9, subflow: one(1) }, now);
+    // shutdown(2): ENOTCONN for every new subflow from here on.
+    engine.handle(Event::Request { id: 2, key: KEY, request: Request::Add(vec![local(2).into()]) }, now);
+    while let Some(command) = engine.poll_command() {
+        engine.handle(Event::Done { tag: command.tag, outcome: Outcome::NotReady }, now);
+    }
+    let request = Request::Remove { addrs: vec![local(1)], patience: Time::ZERO };
+    engine.handle(Event::Request { id: 3, key: KEY, request }, now);
+    let closes = std::iter::from_fn(|| engine.poll_command()).any(|c| matches!(c.action, Action::Destroy { local: l, .. } if addr::same_ip(&l, &local(1))));
+    assert!(closes);
+}
+
+#[test]
 fn a_list_has_64_entries() {
     let mut world = World::new(&[0]);
     let many: Vec<Entry> = (0..64).map(|n| SocketAddr::from(([10, 50, 0, n], 0)).into()).collect();
