@@ -107,7 +107,15 @@ pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
         let Some(peer) = left.first() else {
             return Err(Error::new(libc::EINVAL, "no address left to try"));
         };
-        start(&socket, left, peer)?;
+        if let Err(error) = start(&socket, left, peer) {
+            if error.errno() == libc::EADDRNOTAVAIL && left.len() > 1 {
+                // Not from here; the list may have an address that reaches another.
+                at += 1;
+                continue;
+            }
+            forget(&key);
+            return Err(error);
+        }
         match attempt(&socket, peer, deadline, left.len()) {
             Ok(()) => return connected(&socket, key, &peers),
             Err(Errno(libc::EINPROGRESS)) if deadline.is_some_and(|d| process::milliseconds() < d) && left.len() > 1 => {
@@ -179,6 +187,8 @@ fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<
             Err(error) if matches!(error.errno(), libc::EPERM | libc::EOPNOTSUPP) && !listed(socket) => return Ok(()),
             Err(error) => return Err(error),
         },
+        // A list binds also where its backend can't be asked just now (EMFILE).
+        Err(error) if listed(socket) => return Err(error),
         Err(_) => return Ok(()),
     };
     let preferred = route::source(peer).ok();
@@ -186,10 +196,6 @@ fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<
     let routed = choices.iter().filter(fits).find(|c| preferred.is_some_and(|p| addr::same_ip(&p, c)));
     let chosen = routed.or_else(|| choices.iter().filter(fits).find(|choice| route::reaches(choice, peer)));
     let Some(local) = chosen else {
-        // The last to be tried names the error; others may still work.
-        if left.len() > 1 && choices.iter().any(|choice| left.iter().any(|p| p.is_ipv4() == choice.is_ipv4())) {
-            return Ok(());
-        }
         return Err(Error::new(libc::EADDRNOTAVAIL, format!("no address of the list routes to {peer}")));
     };
     bind(socket, local)

@@ -15,7 +15,7 @@ use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, process, route, sockopt, uapi};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -37,6 +37,8 @@ struct JoinListener {
     addr: SocketAddr,
     /// SO_COOKIE of the application's socket that it serves.
     cookie: u64,
+    /// Its own.
+    own_cookie: u64,
 }
 
 /// The path manager of one network namespace.
@@ -44,9 +46,11 @@ struct JoinListener {
 pub struct Manager {
     namespace: u64,
     commands: pm::Commands,
+    commands_cookie: u64,
     events: pm::Events,
     events_cookie: u64,
     diag: Diag,
+    diag_cookie: u64,
     latch: Latch,
     engine: Engine,
     prepared: HashMap<Key, Prepared>,
@@ -57,6 +61,8 @@ pub struct Manager {
     deferred: VecDeque<Command>,
     requests: RequestId,
     sweep_at: usize,
+    /// Events were lost and not all has been looked at since.
+    unsure: bool,
 }
 
 impl Manager {
@@ -78,14 +84,26 @@ impl Manager {
             Errno(libc::EPERM) => no_privilege(),
             _ => Error::kernel(errno, "listening to path-manager events"),
         })?;
-        let events_cookie =
-            sockopt::cookie(events.as_fd()).map_err(|e| Error::kernel(e, "asking a socket's cookie"))?;
+        let cookie =
+            |fd: BorrowedFd<'_>| sockopt::cookie(fd).map_err(|e| Error::kernel(e, "asking a socket's cookie"));
+        let mut diag = Diag::open().map_err(|e| Error::kernel(e, "opening inet_diag"))?;
+        // Without it no connection can be recognised, and none be controlled.
+        if let Err(Refusal { errno: Errno(libc::ENOENT), .. }) = diag.listeners() {
+            return Err(Error::new(
+                libc::EOPNOTSUPP,
+                "this kernel can't show its Multipath TCP sockets: CONFIG_INET_MPTCP_DIAG, module mptcp_diag",
+            ));
+        }
+        let (commands_cookie, events_cookie, diag_cookie) =
+            (cookie(commands.as_fd())?, cookie(events.as_fd())?, cookie(diag.as_fd())?);
         let mut manager = Self {
             namespace,
             commands,
+            commands_cookie,
             events,
             events_cookie,
-            diag: Diag::open().map_err(|e| Error::kernel(e, "opening inet_diag"))?,
+            diag,
+            diag_cookie,
             latch: Latch::open(namespace).map_err(fault)?,
             engine: Engine::default(),
             prepared: HashMap::new(),
@@ -95,6 +113,7 @@ impl Manager {
             deferred: VecDeque::new(),
             requests: 0,
             sweep_at: 64,
+            unsure: false,
         };
         manager.in_userspace_mode();
         Ok(manager)
@@ -116,16 +135,31 @@ impl Manager {
         &self.engine
     }
 
-    /// Whether its sockets are still the ones it opened: a program may close
-    /// descriptors that it doesn't know.
+    /// Whether all its descriptors are still the ones it opened: a program may
+    /// close those that it doesn't know, all or some, and what has their
+    /// numbers then must not be read, written or accepted from.
     pub fn intact(&self) -> bool {
-        sockopt::cookie(self.events.as_fd()) == Ok(self.events_cookie)
+        let own = |fd: BorrowedFd<'_>, cookie| sockopt::cookie(fd) == Ok(cookie);
+        own(self.events.as_fd(), self.events_cookie)
+            && own(self.commands.as_fd(), self.commands_cookie)
+            && own(self.diag.as_fd(), self.diag_cookie)
+            && self.latch.intact()
+            && self.joins.iter().all(|join| own(join.socket.as_fd(), join.own_cookie))
     }
 
-    /// Gives the descriptors up without closing them: the numbers are
-    /// somebody else's now.
-    pub fn abandon(self) {
-        std::mem::forget(self);
+    /// Opens everything anew and keeps what is known. The old descriptors are
+    /// given up without closing them: the numbers are somebody else's now.
+    pub fn renew(&mut self) -> Result<()> {
+        let mut new = Self::open(self.namespace)?;
+        new.engine = std::mem::take(&mut self.engine);
+        new.prepared = std::mem::take(&mut self.prepared);
+        new.answers = std::mem::take(&mut self.answers);
+        new.deferred = std::mem::take(&mut self.deferred);
+        (new.requests, new.sweep_at) = (self.requests, self.sweep_at);
+        std::mem::forget(std::mem::replace(self, new));
+        // Nobody listened meanwhile.
+        self.unsure = true;
+        Ok(())
     }
 
     /// Readable when there is something to do.
@@ -169,8 +203,8 @@ impl Manager {
                 matches!(event, pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. });
             self.translate(event);
         }
-        if overrun {
-            self.resynchronise();
+        if overrun || self.unsure {
+            self.unsure = self.resynchronise().is_err();
         }
         self.engine.handle(Event::Tick, Self::now());
         self.run();
@@ -243,8 +277,14 @@ impl Manager {
         self.engine.connections().any(|c| c.key.cookie == key.cookie).then_some(key)
     }
 
-    /// Looks at every connection again, after events were lost.
-    fn resynchronise(&mut self) {
+    /// Looks at every connection again, after events were lost, and for those
+    /// that began unheard. An error: to be done again.
+    fn resynchronise(&mut self) -> std::result::Result<(), Refusal> {
+        let by_inode = self.diag.by_inode()?;
+        let pairs = |inode: u64| -> Vec<Listed> {
+            let records = by_inode.get(&inode).map(Vec::as_slice).unwrap_or_default();
+            records.iter().map(|r| Listed { id: 0, state: r.state, local: r.local, remote: r.remote }).collect()
+        };
         let known: Vec<(u32, Key, bool, Option<(SocketAddr, SocketAddr)>)> = self
             .engine
             .connections()
@@ -252,20 +292,56 @@ impl Manager {
             .collect();
         for (token, key, server, initial) in known {
             match self.diag.connection(token) {
+                // Not accepted yet: its subflows have no inode to find them by.
+                Ok(Some(record)) if record.cookie == key.cookie && record.inode == 0 => {}
                 Ok(Some(record)) if record.cookie == key.cookie => {
-                    let Ok(subflows) = self.diag.of_inode(record.inode) else { continue };
-                    let pairs: Vec<Listed> = subflows
-                        .iter()
-                        .map(|r| Listed { id: 0, state: r.state, local: r.local, remote: r.remote })
-                        .collect();
                     if let Some(initial) = initial {
-                        self.look(token, key, server, initial, &pairs);
+                        self.look(token, key, server, initial, &pairs(record.inode));
                     }
                 }
                 Ok(_) => self.tell(Event::Closed { token }),
                 Err(_) => {}
             }
         }
+        let waiting: HashSet<u64> =
+            self.engine.connections().filter(|c| c.phase == Phase::Prepared).map(|c| c.key.cookie).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        for record in self.diag.connections()?.into_iter().filter(|r| waiting.contains(&r.cookie)) {
+            let first = Listed { id: 0, state: record.state, local: record.local, remote: record.remote };
+            let mut all = if record.inode == 0 { Vec::new() } else { pairs(record.inode) };
+            if all.is_empty() {
+                all.push(first);
+            }
+            // The initial subflow, or where it is gone any other.
+            let mut facts = None;
+            for pair in std::iter::once(&first).chain(&all) {
+                if let Ok(Some(Record { subflow: Some(found), .. })) = self.diag.subflow(&pair.local, &pair.remote) {
+                    facts = Some(found);
+                    break;
+                }
+            }
+            let Some(facts) = facts.filter(|f| f.token != 0 && self.engine.by_token(f.token).is_none()) else {
+                continue;
+            };
+            let key = Key { cookie: record.cookie, inode: record.inode };
+            let server = facts.flags & uapi::SUBFLOW_FLAG_ACTIVE == 0;
+            let is_initial = facts.flags & uapi::SUBFLOW_FLAG_MCAP != 0;
+            let initial = Seen {
+                local: scoped(record.local, record.device),
+                remote: scoped(record.remote, record.device),
+                local_id: if is_initial { facts.local_id } else { 0 },
+                remote_id: if is_initial { facts.remote_id } else { 0 },
+                up: true,
+                initial: true,
+            };
+            self.tell(Event::Created { token: facts.token, key, initial, server });
+            if let Some((key, pair)) = self.engine.by_token(facts.token).and_then(|c| Some((c.key, c.initial?))) {
+                self.look(facts.token, key, server, pair, &all);
+            }
+        }
+        Ok(())
     }
 
     /// Tells the engine all subflows of a connection, with what inet_diag adds.
@@ -351,8 +427,15 @@ impl Manager {
                 tries += 1;
                 // Somebody without our lock can undo the switch; a kernel that
                 // doesn't show it, or a namespace without limits, is believed.
-                if shown() || tries == 3 || !shows_switch() {
+                if shown() || !shows_switch() {
                     break;
+                }
+                if tries == 3 {
+                    return Err(Error::new(
+                        libc::EIO,
+                        "another process changes net.mptcp.path_manager without the common lock: the socket is not \
+                         under path control",
+                    ));
                 }
             }
         }
@@ -364,11 +447,10 @@ impl Manager {
 
     /// Gives an unconnected socket back to the namespace's path manager.
     pub fn release(&mut self, fd: BorrowedFd<'_>, key: Key) -> Result<()> {
-        if let Some(prepared) = self.prepared.remove(&key)
-            && prepared.switched
-        {
+        if self.prepared(&key).switched {
             keeping(fd, |fd| self.latch.release(fd).map_err(fault))?;
         }
+        self.prepared.remove(&key);
         self.tell(Event::Forget { key });
         Ok(())
     }
@@ -549,7 +631,8 @@ impl Manager {
         }
         match sockopt::bind(fd, local).and_then(|()| sockopt::listen(fd, 1024)) {
             Ok(()) => {
-                self.joins.push(JoinListener { socket, addr: *local, cookie });
+                let own_cookie = sockopt::cookie(fd)?;
+                self.joins.push(JoinListener { socket, addr: *local, cookie, own_cookie });
                 Ok(())
             }
             Err(Errno(libc::EADDRINUSE)) => {
@@ -592,7 +675,10 @@ impl Manager {
         if waiting(&self.engine).max(self.prepared.len()) < self.sweep_at {
             return;
         }
-        let open = process::open_sockets();
+        let Some(open) = process::open_sockets() else {
+            self.sweep_at += 64;
+            return;
+        };
         let gone: Vec<Key> = self
             .engine
             .connections()
@@ -706,7 +792,11 @@ fn fault(fault: Fault) -> Error {
         ),
         Fault::Locked => Error::new(
             libc::EIO,
-            "another process holds the path-manager switch of this host for over a second",
+            "another process holds the path-manager switch of this network namespace for over three seconds",
+        ),
+        Fault::Kernel(Errno(libc::EISCONN)) => Error::new(
+            libc::EOPNOTSUPP,
+            "another thread connected the socket meanwhile, before it could be put under path control",
         ),
         Fault::Kernel(errno) => Error::kernel(errno, "putting the socket under path control"),
     }

@@ -68,7 +68,13 @@ pub fn settle(fd: BorrowedFd<'_>) {
     let done = match socket.stage() {
         // Nobody asked for this just now, so nobody hears of a failure; the
         // next ADD or connectx will.
-        Ok(Stage::Unconnected) => socket.mptcp && socket::restrict_to_binding(&socket).unwrap_or(true),
+        Ok(Stage::Unconnected) => {
+            socket.mptcp
+                && socket::restrict_to_binding(&socket).unwrap_or_else(|error| {
+                    // What passes is tried again at the next call.
+                    !matches!(error.errno(), libc::EIO | libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+                })
+        }
         _ => true,
     };
     if done {
@@ -79,6 +85,6 @@ pub fn settle(fd: BorrowedFd<'_>) {
 }
 
 fn sweep(pending: &Pending) {
-    let open = process::open_sockets();
+    let Some(open) = process::open_sockets() else { return };
     pending.change(|sockets| sockets.retain(|key| open.contains(&key.inode)));
 }

@@ -464,16 +464,19 @@ pub fn enable(fd: impl AsFd, on: bool) -> Result<()> {
         // What ADD has bound goes with the list.
         let bound = !control.is_some_and(|control| control.has_bound(&socket));
         options::carry(&socket, fresh.as_fd(), bound)?;
+        // What can fail comes before the descriptor changes; the new socket's
+        // identity stays what it is.
+        let next = Socket { fd: fresh.as_fd(), v6: socket.v6, mptcp: on };
+        let free = on && !restrict_to_binding(&next)?;
         if let Some(control) = control {
             control.forget(&socket);
         }
         replace(&socket, fresh)?;
-    }
-    if on {
-        let socket = Socket { mptcp: true, ..socket };
-        if !restrict_to_binding(&socket)? {
+        if free {
             pending::note(socket.fd);
         }
+    } else if on && !restrict_to_binding(&socket)? {
+        pending::note(socket.fd);
     }
     Ok(())
 }

@@ -6,7 +6,9 @@ use super::netlink::{Message, Received, Refusal, Socket, find};
 use super::sockopt::Listed;
 use super::uapi::*;
 use crate::error::{Errno, KernelResult};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Asks inet_diag.
 #[derive(Debug)]
@@ -42,6 +44,12 @@ pub struct Subflow {
     pub remote_id: u8,
     /// SUBFLOW_FLAG_*.
     pub flags: u32,
+}
+
+impl AsFd for Diag {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 const REQUEST: usize = 56;
@@ -193,6 +201,34 @@ impl Diag {
     /// CONFIG_INET_DIAG_DESTROY, else EOPNOTSUPP.
     pub fn destroy(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<(), Refusal> {
         self.0.command(Message::new(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK).raw(&exactly(local, remote, 0)))
+    }
+
+    /// Every MPTCP connection of the namespace that is up, without taking a
+    /// lock.
+    pub fn connections(&mut self) -> Result<Vec<Record>, Refusal> {
+        let mut all = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let body = request(family as u8, 255, 0, 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT);
+            let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP)
+                .raw(&body)
+                .attr(INET_DIAG_REQ_PROTOCOL, &(libc::IPPROTO_MPTCP as u32).to_ne_bytes());
+            all.extend(self.ask(message)?);
+        }
+        Ok(all)
+    }
+
+    /// Every TCP socket of the namespace by its descriptor's inode, listeners
+    /// left out: one dump for all, without taking a lock.
+    pub fn by_inode(&mut self) -> Result<HashMap<u64, Vec<Record>>, Refusal> {
+        let mut all: HashMap<u64, Vec<Record>> = HashMap::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let body = request(family as u8, libc::IPPROTO_TCP as u8, 0, ALL_STATES & !(1 << TCP_LISTEN));
+            let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP).raw(&body);
+            for record in self.ask(message)? {
+                all.entry(record.inode).or_default().push(record);
+            }
+        }
+        Ok(all)
     }
 
     /// Every TCP socket of this descriptor inode: the subflows of a

@@ -52,6 +52,8 @@ pub struct Latch {
     numeric: bool,
     writable: Result<(), Errno>,
     lock: Option<File>,
+    sysctl_identity: Option<(u64, u64)>,
+    lock_identity: Option<(u64, u64)>,
     /// Where the lock file has this namespace's place: its cookie is unique
     /// until the machine restarts, and a small number.
     place: u64,
@@ -79,7 +81,13 @@ impl Latch {
         };
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let place = namespace.saturating_mul(PLACE as u64);
-        Ok(Self { sysctl, numeric, writable, lock: None, place, boot: boot.trim().to_owned() })
+        Ok(Self { sysctl_identity: identity(&sysctl), sysctl, numeric, writable, lock: None, lock_identity: None, place, boot: boot.trim().to_owned() })
+    }
+
+    /// Whether both descriptors are still the files that were opened.
+    pub fn intact(&self) -> bool {
+        identity(&self.sysctl) == self.sysctl_identity
+            && self.lock.as_ref().is_none_or(|lock| identity(lock) == self.lock_identity)
     }
 
     /// Whether the namespace as a whole is in userspace mode now.
@@ -142,11 +150,11 @@ impl Latch {
 
     /// Runs `act` while the namespace says "userspace".
     fn within<T>(&mut self, act: impl FnOnce() -> T) -> Result<T, Fault> {
-        if self.userspace().map_err(Fault::NoSysctl)? && self.lock.is_none() && self.writable.is_err() {
-            // Read-only /proc/sys in a namespace that was set up for it.
-            return Ok(act());
+        if let Err(errno) = self.writable {
+            // Read-only /proc/sys: fine in a namespace that was set up for it.
+            let userspace = self.userspace().map_err(Fault::NoSysctl)?;
+            return if userspace { Ok(act()) } else { Err(Fault::ReadOnly(errno)) };
         }
-        self.writable.map_err(Fault::ReadOnly)?;
         let guard = self.locked()?;
         let window = Window::open(&guard)?;
         let result = act();
@@ -157,10 +165,12 @@ impl Latch {
     /// Takes the lock, and repairs what a dead owner left.
     fn locked(&mut self) -> Result<Locked<'_>, Fault> {
         if self.lock.is_none() {
-            self.lock = Some(lock_file().map_err(Fault::NoLock)?);
+            let lock = lock_file().map_err(Fault::NoLock)?;
+            self.lock_identity = identity(&lock);
+            self.lock = Some(lock);
         }
         let lock = self.lock.as_ref().ok_or(Fault::NoLock(Errno(libc::ENOENT)))?;
-        let deadline = process::milliseconds() + 1000;
+        let deadline = process::milliseconds() + 3000;
         // Not a waiting lock: one who was stopped in the switch must not stop
         // everybody else for ever.
         loop {
@@ -177,6 +187,10 @@ impl Latch {
         locked.repair()?;
         Ok(locked)
     }
+}
+
+fn identity(file: &File) -> Option<(u64, u64)> {
+    file.metadata().ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// A sysctl's text; never allocates.

@@ -236,7 +236,11 @@ impl Socket {
                 match message.kind {
                     NLMSG_ERROR => return acknowledgement(&message),
                     NLMSG_DONE if interrupted => return Err(Errno(libc::EAGAIN).into()),
-                    NLMSG_DONE => return Ok(()),
+                    // A dump's failure stands in its last message.
+                    NLMSG_DONE => {
+                        let code = message.payload.get(..4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
+                        return if code < 0 { Err(Errno(code.saturating_abs()).into()) } else { Ok(()) };
+                    }
                     _ => each(message),
                 }
             }
@@ -294,12 +298,16 @@ impl Socket {
     }
 
     /// Gives what has arrived to `each`, without waiting. ENOBUFS where
-    /// messages were lost; what is left is read by the next call.
+    /// messages were lost; that is said when all has been read, since until
+    /// then the kernel goes on throwing messages away, and says so only once.
     pub fn drain(&mut self, mut each: impl FnMut(Received<'_>)) -> KernelResult<()> {
+        let mut lost = false;
         loop {
             match self.receive(libc::MSG_DONTWAIT) {
                 Ok(len) => messages(self.buffer.get(..len).unwrap_or_default()).for_each(&mut each),
+                Err(Errno(libc::EAGAIN)) if lost => return Err(Errno(libc::ENOBUFS)),
                 Err(Errno(libc::EAGAIN)) => return Ok(()),
+                Err(Errno(libc::ENOBUFS)) => lost = true,
                 Err(Errno(libc::EINTR)) => {}
                 Err(errno) => return Err(errno),
             }

@@ -66,6 +66,12 @@ pub struct Commands {
     family: Family,
 }
 
+impl AsFd for Commands {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 fn address(addr: &SocketAddr, id: Option<u8>, flags: u32, ifindex: u32) -> Attributes {
     let attributes = Attributes::default();
     let attributes = match addr {

@@ -177,15 +177,18 @@ unsafe fn secure_getenv(name: *const libc::c_char) -> *const libc::c_char {
     unsafe { if libc::getauxval(libc::AT_SECURE) != 0 { std::ptr::null() } else { libc::getenv(name) } }
 }
 
-/// Inodes of this process's sockets.
-pub fn open_sockets() -> HashSet<u64> {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return HashSet::new() };
-    entries
-        .filter_map(|entry| {
-            let target = std::fs::read_link(entry.ok()?.path()).ok()?;
-            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-        })
-        .collect()
+/// Inodes of this process's sockets; `None` where they can't be listed, which
+/// says nothing of any. Not /proc/self: that is the first thread's, and empty
+/// once that has ended.
+pub fn open_sockets() -> Option<HashSet<u64>> {
+    let mut sockets = HashSet::new();
+    for entry in std::fs::read_dir("/proc/thread-self/fd").ok()? {
+        // A descriptor can be closed meanwhile.
+        let Ok(target) = std::fs::read_link(entry.ok()?.path()) else { continue };
+        let inode: Option<u64> = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        sockets.extend(inode);
+    }
+    Some(sockets)
 }
 
 /// The effective user id.

@@ -73,8 +73,8 @@ fn with<T>(namespace: u64, act: impl FnOnce(&mut Manager) -> Result<T>) -> Resul
     let make = || State { managers: Mutex::new(Vec::new()), stepped: AtomicU64::new(0) };
     let state = STATE.get_or_init(make).map_err(|e| Error::kernel(e, "making room for state"))?;
     let mut managers = lock(state);
-    if let Some(at) = managers.iter().position(|m| m.namespace() == namespace && !m.intact()) {
-        managers.swap_remove(at).abandon();
+    if let Some(broken) = managers.iter_mut().find(|m| m.namespace() == namespace && !m.intact()) {
+        broken.renew()?;
     }
     let at = match managers.iter().position(|m| m.namespace() == namespace) {
         Some(at) => at,
