@@ -126,6 +126,7 @@ check-man:
 
 check-switch: lib
 	tests/switch
+	tests/guest
 
 demo: deps lib
 	demo/run

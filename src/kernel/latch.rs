@@ -228,7 +228,13 @@ impl Locked<'_> {
                 *to = from;
             }
         }
-        self.lock.write_all_at(&bytes, self.latch.place).map_err(|e| Errno::of(&e))
+        let held = process::SignalsHeld::new();
+        let written = self.lock.write_all_at(&bytes, self.latch.place).map_err(|e| Errno::of(&e));
+        if written == Err(Errno(libc::EFBIG)) {
+            // RLIMIT_FSIZE: the errno is enough.
+            held.discard(libc::SIGXFSZ);
+        }
+        written
     }
 
     /// Undoes the switch of one who died in it.

@@ -118,6 +118,21 @@ impl SignalsHeld {
     }
 }
 
+impl SignalsHeld {
+    /// Takes one signal back that came to this thread meanwhile.
+    pub fn discard(&self, signal: libc::c_int) {
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the set is plain memory that the calls fill; the time is
+        // read, and nothing is written.
+        unsafe {
+            let mut set = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, signal);
+            libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const now);
+        }
+    }
+}
+
 impl Drop for SignalsHeld {
     fn drop(&mut self) {
         // SAFETY: the set was filled by pthread_sigmask in `new`.
