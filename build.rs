@@ -18,9 +18,12 @@ fn header() {
     println!("cargo::rerun-if-changed=cbindgen.toml");
     println!("cargo::rerun-if-env-changed=MPTCPAPI_HEADER");
     let target = std::env::var("MPTCPAPI_HEADER").unwrap_or_else(|_| "include/mptcp.h".into());
-    let mut config = cbindgen::Config::from_file("cbindgen.toml").unwrap_or_else(|e| panic!("cbindgen.toml: {e}"));
+    let mut config =
+        cbindgen::Config::from_file("cbindgen.toml").unwrap_or_else(|e| panic!("cbindgen.toml: {e}"));
     let version = env!("CARGO_PKG_VERSION");
-    config.after_includes = Some(format!("\n/* Version of the interface described here. */\n#define MPTCPAPI_VERSION \"{version}\""));
+    config.after_includes = Some(format!(
+        "\n/* Version of the interface described here. */\n#define MPTCPAPI_VERSION \"{version}\""
+    ));
     let mut builder = cbindgen::Builder::new().with_config(config);
     // Not the whole crate: its other constants are no business of C's.
     for file in ["types", "options", "addresses", "also"] {

@@ -121,10 +121,7 @@ pub fn unpack_one(bytes: &[u8]) -> Result<(SocketAddr, usize)> {
     let cut = || Error::new(libc::EINVAL, "the address list ends inside an address");
     let family = i32::from(u16::from_ne_bytes(field(bytes, 0).ok_or_else(cut)?));
     let len = packed_len(family).ok_or_else(|| {
-        Error::new(
-            libc::EAFNOSUPPORT,
-            format!("address family {family} is neither AF_INET nor AF_INET6"),
-        )
+        Error::new(libc::EAFNOSUPPORT, format!("address family {family} is neither AF_INET nor AF_INET6"))
     })?;
     let bytes = bytes.get(..len).ok_or_else(cut)?;
     Ok((from_sockaddr(bytes).ok_or_else(cut)?, len))

@@ -7,8 +7,8 @@ use crate::engine::Key;
 use crate::error::{Errno, Error, KernelResult, Result};
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::{route, sockopt, uapi};
-use crate::path::{self, Start};
 use crate::manager;
+use crate::path::{self, Start};
 use crate::socket::{Socket, Stage};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -118,7 +118,9 @@ pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
         }
         match attempt(&socket, peer, deadline, left.len()) {
             Ok(()) => return connected(&socket, key, &peers),
-            Err(Errno(libc::EINPROGRESS)) if deadline.is_some_and(|d| process::milliseconds() < d) && left.len() > 1 => {
+            Err(Errno(libc::EINPROGRESS))
+                if deadline.is_some_and(|d| process::milliseconds() < d) && left.len() > 1 =>
+            {
                 // Its share of SO_SNDTIMEO is over; a blocking socket goes on.
                 at = next(&socket, key, &peers, at, Errno(libc::ETIMEDOUT))?;
             }
@@ -137,7 +139,10 @@ fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32>
     let peer = sockopt::peername(socket.fd).map(addr::canonical);
     let peer = peer.map_err(|e| Error::kernel(e, "asking for the peer"))?;
     if !peers.iter().any(|known| addr::same(known, &peer)) {
-        return Err(Error::new(libc::EISCONN, format!("the socket is connected to {peer}, not to one of the list")));
+        return Err(Error::new(
+            libc::EISCONN,
+            format!("the socket is connected to {peer}, not to one of the list"),
+        ));
     }
     Ok(match sockopt::info(socket.fd) {
         Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => info.token,
@@ -184,7 +189,9 @@ fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<
             Ok(Start::From(choices)) => choices,
             Ok(Start::AsIs) => return Ok(()),
             // Nothing was promised for a socket without a list.
-            Err(error) if matches!(error.errno(), libc::EPERM | libc::EOPNOTSUPP) && !listed(socket) => return Ok(()),
+            Err(error) if matches!(error.errno(), libc::EPERM | libc::EOPNOTSUPP) && !listed(socket) => {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         },
         // A list binds also where its backend can't be asked just now (EMFILE).
@@ -258,7 +265,11 @@ fn attempt(socket: &Socket<'_>, peer: &SocketAddr, deadline: Option<u64>, left: 
 
 /// SO_SNDTIMEO is what bounds connect(2); the application's own value comes
 /// back after it.
-fn with_timeout(socket: &Socket<'_>, millis: u64, act: impl FnOnce() -> KernelResult<()>) -> KernelResult<()> {
+fn with_timeout(
+    socket: &Socket<'_>,
+    millis: u64,
+    act: impl FnOnce() -> KernelResult<()>,
+) -> KernelResult<()> {
     let mut own = [0u8; 16];
     let len = sockopt::get(socket.fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &mut own)?;
     let own = own.get(..len).unwrap_or_default();

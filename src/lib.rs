@@ -42,6 +42,6 @@ pub use connect::connect;
 pub use error::{Errno, Error, KernelResult, Result};
 pub use path::{Backend, Control};
 pub use socket::{
-    Stage, Subflow, Usage, add, connection_id, enable, enabled, local_addresses, peer_addresses, remove, socket,
-    subflows,
+    Stage, Subflow, Usage, add, connection_id, enable, enabled, local_addresses, peer_addresses, remove,
+    socket, subflows,
 };

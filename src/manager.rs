@@ -84,8 +84,9 @@ impl Manager {
             Errno(libc::EPERM) => no_privilege(),
             _ => Error::kernel(errno, "listening to path-manager events"),
         })?;
-        let cookie =
-            |fd: BorrowedFd<'_>| sockopt::cookie(fd).map_err(|e| Error::kernel(e, "asking a socket's cookie"));
+        let cookie = |fd: BorrowedFd<'_>| {
+            sockopt::cookie(fd).map_err(|e| Error::kernel(e, "asking a socket's cookie"))
+        };
         let mut diag = Diag::open().map_err(|e| Error::kernel(e, "opening inet_diag"))?;
         // Without it no connection can be recognised, and none be controlled.
         if let Err(Refusal { errno: Errno(libc::ENOENT), .. }) = diag.listeners() {
@@ -283,13 +284,13 @@ impl Manager {
         let by_inode = self.diag.by_inode()?;
         let pairs = |inode: u64| -> Vec<Listed> {
             let records = by_inode.get(&inode).map(Vec::as_slice).unwrap_or_default();
-            records.iter().map(|r| Listed { id: 0, state: r.state, local: r.local, remote: r.remote }).collect()
+            records
+                .iter()
+                .map(|r| Listed { id: 0, state: r.state, local: r.local, remote: r.remote })
+                .collect()
         };
-        let known: Vec<(u32, Key, bool, Option<(SocketAddr, SocketAddr)>)> = self
-            .engine
-            .connections()
-            .filter_map(|c| Some((c.token?, c.key, c.server, c.initial)))
-            .collect();
+        let known: Vec<_> =
+            self.engine.connections().filter_map(|c| Some((c.token?, c.key, c.server, c.initial))).collect();
         for (token, key, server, initial) in known {
             match self.diag.connection(token) {
                 // Not accepted yet: its subflows have no inode to find them by.
@@ -317,12 +318,15 @@ impl Manager {
             // The initial subflow, or where it is gone any other.
             let mut facts = None;
             for pair in std::iter::once(&first).chain(&all) {
-                if let Ok(Some(Record { subflow: Some(found), .. })) = self.diag.subflow(&pair.local, &pair.remote) {
+                if let Ok(Some(Record { subflow: Some(found), .. })) =
+                    self.diag.subflow(&pair.local, &pair.remote)
+                {
                     facts = Some(found);
                     break;
                 }
             }
-            let Some(facts) = facts.filter(|f| f.token != 0 && self.engine.by_token(f.token).is_none()) else {
+            let Some(facts) = facts.filter(|f| f.token != 0 && self.engine.by_token(f.token).is_none())
+            else {
                 continue;
             };
             let key = Key { cookie: record.cookie, inode: record.inode };
@@ -337,7 +341,9 @@ impl Manager {
                 initial: true,
             };
             self.tell(Event::Created { token: facts.token, key, initial, server });
-            if let Some((key, pair)) = self.engine.by_token(facts.token).and_then(|c| Some((c.key, c.initial?))) {
+            if let Some((key, pair)) =
+                self.engine.by_token(facts.token).and_then(|c| Some((c.key, c.initial?)))
+            {
                 self.look(facts.token, key, server, pair, &all);
             }
         }
@@ -388,13 +394,12 @@ impl Manager {
             Err(refusal) => return Err(refused(&refusal, "asking for control of the connection")),
         }
         let asking = |e| Error::kernel(e, "asking the connection's addresses");
-        let initial = (
-            sockopt::sockname(fd).map_err(asking)?,
-            sockopt::peername(fd).map_err(asking)?,
-        );
+        let initial = (sockopt::sockname(fd).map_err(asking)?, sockopt::peername(fd).map_err(asking)?);
         let mut active = None;
         for pair in pairs {
-            if let Ok(Some(Record { subflow: Some(facts), .. })) = self.diag.subflow(&pair.local, &pair.remote) {
+            if let Ok(Some(Record { subflow: Some(facts), .. })) =
+                self.diag.subflow(&pair.local, &pair.remote)
+            {
                 let asked = facts.flags & uapi::SUBFLOW_FLAG_ACTIVE != 0;
                 active = Some(active.unwrap_or(false) || asked);
             }
@@ -407,7 +412,9 @@ impl Manager {
 
     /// Whether a connection is under the userspace path manager.
     pub fn controls(&mut self, token: u32) -> Result<bool> {
-        self.commands.controls(token).map_err(|refusal| refused(&refusal, "asking for control of the connection"))
+        self.commands
+            .controls(token)
+            .map_err(|refusal| refused(&refusal, "asking for control of the connection"))
     }
 
     /// Puts an unconnected socket under the userspace path manager. What the
@@ -529,7 +536,11 @@ impl Manager {
     /// Carries the engine's commands out.
     fn run(&mut self) {
         let mut verified: HashMap<u32, bool> = HashMap::new();
-        let mut waiting = if self.deferred.is_empty() || !self.at_home() { VecDeque::new() } else { std::mem::take(&mut self.deferred) };
+        let mut waiting = if self.deferred.is_empty() || !self.at_home() {
+            VecDeque::new()
+        } else {
+            std::mem::take(&mut self.deferred)
+        };
         while let Some(command) = waiting.pop_front().or_else(|| self.engine.poll_command()) {
             let behind = self.deferred.iter().any(|earlier| earlier.token == command.token);
             let homely = matches!(command.action, Action::Route { .. } | Action::Listen { .. });
@@ -541,7 +552,8 @@ impl Manager {
             // The token could be another connection's by now.
             let ours = *verified.entry(command.token).or_insert_with(|| {
                 let record = self.diag.connection(command.token);
-                !matches!(record, Ok(None)) && !matches!(record, Ok(Some(r)) if r.cookie != command.key.cookie)
+                !matches!(record, Ok(None))
+                    && !matches!(record, Ok(Some(r)) if r.cookie != command.key.cookie)
             });
             let event = match command.action {
                 Action::Route { remote } => {
@@ -604,7 +616,9 @@ impl Manager {
     ) -> std::result::Result<(), Refusal> {
         self.commands.destroy(token, local, remote)?;
         let pair = Some((addr::canonical(*local), addr::canonical(*remote)));
-        let Some(connection) = self.engine.by_token(token).filter(|c| c.initial == pair) else { return Ok(()) };
+        let Some(connection) = self.engine.by_token(token).filter(|c| c.initial == pair) else {
+            return Ok(());
+        };
         let inode = connection.key.inode;
         if let Ok(Some(record)) = self.diag.tuple(local, remote)
             && is_up(record.state)
@@ -697,12 +711,12 @@ impl Manager {
 /// Whether the kernel shows which path manager a socket has: MPTCP_INFO on a
 /// fresh one tells the in-kernel limits (6.18), unless they are 0.
 fn shows_switch() -> bool {
-    let Ok(fresh) = sockopt::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP)
+    let Ok(fresh) =
+        sockopt::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP)
     else {
         return false;
     };
-    sockopt::info(fresh.as_fd()).is_ok_and(|info| info.subflows_max != 0)
-        && latch_clears_limits()
+    sockopt::info(fresh.as_fd()).is_ok_and(|info| info.subflows_max != 0) && latch_clears_limits()
 }
 
 /// Linux 6.18 on: a switched socket has subflows_max 0; older kernels say the
@@ -720,7 +734,8 @@ fn keeping(fd: BorrowedFd<'_>, act: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -
     let result = act(fd);
     if let Ok(name) = len.map(|len| congestion.get(..len).unwrap_or_default()) {
         let mut now = [0u8; 16];
-        let same = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut now).is_ok_and(|len| now.get(..len) == Some(name));
+        let same = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut now)
+            .is_ok_and(|len| now.get(..len) == Some(name));
         if !same {
             let _ = sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
         }
@@ -766,10 +781,7 @@ fn refused(refusal: &Refusal, doing: &str) -> Error {
 
 /// Nobody may act.
 pub fn no_privilege() -> Error {
-    Error::new(
-        libc::EPERM,
-        "controlling paths needs CAP_NET_ADMIN over this network namespace",
-    )
+    Error::new(libc::EPERM, "controlling paths needs CAP_NET_ADMIN over this network namespace")
 }
 
 fn fault(fault: Fault) -> Error {

@@ -195,13 +195,19 @@ impl Value {
     }
 }
 
-fn carry_one(option: &Opt, old: BorrowedFd<'_>, reference: BorrowedFd<'_>, fresh: BorrowedFd<'_>) -> Result<()> {
+fn carry_one(
+    option: &Opt,
+    old: BorrowedFd<'_>,
+    reference: BorrowedFd<'_>,
+    fresh: BorrowedFd<'_>,
+) -> Result<()> {
     // One that can't be read can't have been set, or shows nothing of it.
     let Ok(value) = Value::of(old, option) else { return Ok(()) };
     if Value::of(reference, option).is_ok_and(|default| default.get() == value.get()) {
         return Ok(());
     }
-    sockopt::set(fresh, option.level, option.name, value.get()).map_err(|errno| cannot(option.label, errno))?;
+    sockopt::set(fresh, option.level, option.name, value.get())
+        .map_err(|errno| cannot(option.label, errno))?;
     match Value::of(fresh, option) {
         Ok(now) if now.get() != value.get() => Err(cannot(option.label, Errno(libc::EOPNOTSUPP))),
         _ => Ok(()),
@@ -225,7 +231,12 @@ fn protocol_of(fd: BorrowedFd<'_>) -> Option<i32> {
 }
 
 /// A buffer size that was never set must stay so: setting it ends autotuning.
-fn carry_buffer(buffer: &Buffer, old: BorrowedFd<'_>, reference: BorrowedFd<'_>, fresh: BorrowedFd<'_>) -> Result<()> {
+fn carry_buffer(
+    buffer: &Buffer,
+    old: BorrowedFd<'_>,
+    reference: BorrowedFd<'_>,
+    fresh: BorrowedFd<'_>,
+) -> Result<()> {
     let get = |fd| sockopt::get_int(fd, S, buffer.name);
     let Ok(size) = get(old) else { return Ok(()) };
     let changed = match sockopt::get_int(old, S, uapi::SO_BUF_LOCK) {
@@ -258,7 +269,9 @@ fn carry_name(old: &Socket<'_>, fresh: BorrowedFd<'_>) -> Result<()> {
     }
     let new = Socket { fd: fresh, v6: old.v6, mptcp: !old.mptcp };
     let binding = |e| match e {
-        Errno(libc::EADDRINUSE) => Error::new(libc::EADDRINUSE, format!("the new socket can't be bound to {name} as well")),
+        Errno(libc::EADDRINUSE) => {
+            Error::new(libc::EADDRINUSE, format!("the new socket can't be bound to {name} as well"))
+        }
         e => Error::kernel(e, "binding the new socket"),
     };
     if name.port() == 0 {

@@ -121,7 +121,9 @@ impl<'fd> Socket<'fd> {
         Ok(match (events & libc::POLLHUP != 0, events & (libc::POLLRDHUP | libc::POLLERR) != 0) {
             (false, _) => Stage::Connecting,
             // The peer's key is forgotten by connect(AF_UNSPEC) only.
-            (true, false) if sockopt::info(self.fd).is_ok_and(|info| info.flags & uapi::INFO_REMOTE_KEY != 0) => {
+            (true, false)
+                if sockopt::info(self.fd).is_ok_and(|info| info.flags & uapi::INFO_REMOTE_KEY != 0) =>
+            {
                 Stage::Ended
             }
             (true, false) => Stage::Unconnected,
@@ -187,7 +189,10 @@ impl<'fd> Socket<'fd> {
         if self.mptcp {
             Error::new(libc::EOPNOTSUPP, "the connection fell back to plain TCP")
         } else {
-            Error::new(libc::EOPNOTSUPP, "the socket is plain TCP: set TCP_MULTIPATH_ENABLE before it connects")
+            Error::new(
+                libc::EOPNOTSUPP,
+                "the socket is plain TCP: set TCP_MULTIPATH_ENABLE before it connects",
+            )
         }
     }
 
@@ -318,7 +323,10 @@ fn without_mptcp_info(socket: &Socket<'_>) -> Result<Vec<Subflow>> {
 fn established(listed: impl Iterator<Item = Listed>) -> Vec<Subflow> {
     let mut up = Vec::with_capacity(listed.size_hint().1.unwrap_or(0));
     up.extend(
-        listed.enumerate().filter(|(_, entry)| is_up(entry.state)).map(|(at, entry)| shown(&entry, at == 0, false)),
+        listed
+            .enumerate()
+            .filter(|(_, entry)| is_up(entry.state))
+            .map(|(at, entry)| shown(&entry, at == 0, false)),
     );
     up
 }
@@ -354,7 +362,11 @@ pub fn connection_id(fd: impl AsFd) -> Result<u32> {
     pending::settle(fd);
     path::touch();
     match sockopt::info(fd) {
-        Ok(info) if info.token != 0 && info.flags & uapi::INFO_REMOTE_KEY != 0 && sockopt::peername(fd).is_ok() => {
+        Ok(info)
+            if info.token != 0
+                && info.flags & uapi::INFO_REMOTE_KEY != 0
+                && sockopt::peername(fd).is_ok() =>
+        {
             Ok(info.token)
         }
         Ok(_) => Err(Socket::of(fd)?.not_connected()),

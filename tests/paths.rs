@@ -2,10 +2,14 @@
 //! Transfers over two and three real paths, checked by what the interfaces
 //! counted and what arrived, not by the library's own listings alone.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
 mod common;
 
 use common::{Hosts, sent, until};
-use mptcpapi::{Usage, add, connect, connection_id, enabled, local_addresses, peer_addresses, remove, socket, subflows};
+use mptcpapi::{
+    Usage, add, connect, connection_id, enabled, local_addresses, peer_addresses, remove, socket, subflows,
+};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -174,7 +178,9 @@ fn server_list(v6: bool) {
                     got += n;
                     stream.write_all(&buffer[..n]).unwrap();
                 }
-                Err(e) => assert!(matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)),
+                Err(e) => {
+                    assert!(matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
+                }
             }
         }
         (got, locals(&stream))
@@ -225,7 +231,10 @@ fn two_paths_that_meet_pairwise() {
     let mut stream = TcpStream::from(client);
     stream.write_all(&chunk(0, 1000)).unwrap();
     until("a subflow on path 2", || {
-        subflows(&stream).unwrap().iter().any(|s| s.local.ip() == at(false, 2, 1).ip() && s.remote.ip() == at(false, 2, 2).ip())
+        subflows(&stream)
+            .unwrap()
+            .iter()
+            .any(|s| s.local.ip() == at(false, 2, 1).ip() && s.remote.ip() == at(false, 2, 2).ip())
     });
     drop(stream);
     assert_eq!(server.join().unwrap(), (1000, true));

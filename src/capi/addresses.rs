@@ -66,7 +66,9 @@ pub unsafe extern "C" fn mptcp_bindx(
         let verb = flags & !usage_bits;
         let adds = verb == MPTCP_BINDX_ADD_ADDR;
         if !adds && (verb != MPTCP_BINDX_REM_ADDR || flags & usage_bits != 0) {
-            let words = format!("flags {flags:#x}: exactly one of ADD_ADDR and REM_ADDR, the others with ADD_ADDR only");
+            let words = format!(
+                "flags {flags:#x}: exactly one of ADD_ADDR and REM_ADDR, the others with ADD_ADDR only"
+            );
             return Err(Error::new(libc::EINVAL, words));
         }
         // SAFETY: the caller gives addrcnt packed addresses.

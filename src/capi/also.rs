@@ -40,7 +40,11 @@ pub unsafe extern "C" fn mptcp_getcaps(fd: c_int, caps: *mut mptcp_caps, size: u
         let found = caps::capabilities(socket)?;
         let mut reason = [0; 208];
         let words = found.missing.as_ref().map(ToString::to_string).unwrap_or_default();
-        let cut = words.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end < reason.len()).last();
+        let cut = words
+            .char_indices()
+            .map(|(at, c)| at + c.len_utf8())
+            .take_while(|end| *end < reason.len())
+            .last();
         for (to, from) in reason.iter_mut().zip(words.bytes().take(cut.unwrap_or(0))) {
             *to = from as c_char;
         }

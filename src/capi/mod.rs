@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The C interface: one boundary for panics, null pointers, errno and words.
 //!
-//! Every exported function is a call of [`boundary`] (or takes no part in
+//! Every exported function is a call of `boundary` (or takes no part in
 //! errors at all); the doc comments here are those of `mptcp.h`.
 #![allow(unsafe_code, reason = "pointers of C callers are followed here, each with its reason")]
 #![allow(clippy::missing_safety_doc, reason = "the contracts are written for C callers")]

@@ -16,7 +16,10 @@ fn is_ours(level: c_int, optname: c_int) -> bool {
 }
 
 fn no_such_option(optname: c_int, way: &str) -> Error {
-    Error::new(libc::ENOPROTOOPT, format!("option {optname:#x} can't be {way} (or this version has none of the name)"))
+    Error::new(
+        libc::ENOPROTOOPT,
+        format!("option {optname:#x} can't be {way} (or this version has none of the name)"),
+    )
 }
 
 /// setsockopt(2) with the TCP_MULTIPATH_* options besides.
@@ -45,7 +48,8 @@ pub unsafe extern "C" fn mptcp_setsockopt(
 ) -> c_int {
     boundary(|| {
         if !is_ours(level, optname) {
-            return sockopt::set_raw(fd, level, optname, optval.cast(), optlen)
+            // SAFETY: the caller's arguments, as setsockopt(2) wants them.
+            return unsafe { sockopt::set_raw(fd, level, optname, optval.cast(), optlen) }
                 .map(|()| 0)
                 .map_err(|errno| Error::kernel(errno, "setsockopt"));
         }
@@ -108,7 +112,8 @@ pub unsafe extern "C" fn mptcp_getsockopt(
 ) -> c_int {
     boundary(|| {
         if !is_ours(level, optname) {
-            return sockopt::get_raw(fd, level, optname, optval.cast(), optlen)
+            // SAFETY: the caller's arguments, as getsockopt(2) wants them.
+            return unsafe { sockopt::get_raw(fd, level, optname, optval.cast(), optlen) }
                 .map(|()| 0)
                 .map_err(|errno| Error::kernel(errno, "getsockopt"));
         }
@@ -150,7 +155,8 @@ pub unsafe extern "C" fn mptcp_getsockopt(
                 if needed > room || room > i32::MAX as usize {
                     // SAFETY: not null, as above.
                     unsafe { optlen.write_unaligned(count(needed)? as u32) };
-                    let words = format!("{} subflows take {needed} bytes, *optlen says {room}", subflows.len());
+                    let words =
+                        format!("{} subflows take {needed} bytes, *optlen says {room}", subflows.len());
                     return Err(Error::new(libc::ENOBUFS, words));
                 }
                 if optval.is_null() && room != 0 {
@@ -245,7 +251,13 @@ const ADVANCED: [Advanced; 6] = {
         of("TCP_MULTIPATH_MAX_SUBFLOWS", TCP_MULTIPATH_MAX_SUBFLOWS, 4, 4, 255),
         of("TCP_MULTIPATH_PROFILE", TCP_MULTIPATH_PROFILE, 4, 4, MPTCP_PROFILE_OVERFLOW as u64),
         of("TCP_MULTIPATH_TRAFFIC", TCP_MULTIPATH_TRAFFIC, size_of::<mptcp_traffic>(), 8, u64::MAX),
-        of("TCP_MULTIPATH_PATH_POLICY", TCP_MULTIPATH_PATH_POLICY, size_of::<mptcp_path_policy>(), 4, MPTCP_PATHS_MANUAL as u64),
+        of(
+            "TCP_MULTIPATH_PATH_POLICY",
+            TCP_MULTIPATH_PATH_POLICY,
+            size_of::<mptcp_path_policy>(),
+            4,
+            MPTCP_PATHS_MANUAL as u64,
+        ),
         of("TCP_MULTIPATH_REDUNDANCY", TCP_MULTIPATH_REDUNDANCY, 4, 4, MPTCP_REDUNDANCY_FULL as u64),
         of("TCP_MULTIPATH_FATE_SHARING", TCP_MULTIPATH_FATE_SHARING, 4, 4, u32::MAX as u64),
     ]
@@ -275,7 +287,10 @@ impl Advanced {
     fn set(&self, value: &[u8]) -> Result<()> {
         let (known, rest) = value.split_at(value.len().min(self.full));
         if rest.iter().any(|byte| *byte != 0) {
-            return Err(Error::new(libc::E2BIG, format!("{}: the struct has more than this version knows", self.name)));
+            return Err(Error::new(
+                libc::E2BIG,
+                format!("{}: the struct has more than this version knows", self.name),
+            ));
         }
         let first = known.iter().take(self.first).enumerate();
         let first = first.fold(0u64, |sum, (at, byte)| {
@@ -299,7 +314,8 @@ impl Advanced {
 unsafe fn write_subflows(subflows: &[Subflow], to: *mut u8) {
     for (at, subflow) in subflows.iter().enumerate() {
         let flag = |on: bool, bit: u32| if on { bit } else { 0 };
-        let flags = flag(subflow.initial, MPTCP_SUBFLOW_INITIAL) | flag(subflow.fallback, MPTCP_SUBFLOW_FALLBACK);
+        let flags =
+            flag(subflow.initial, MPTCP_SUBFLOW_INITIAL) | flag(subflow.fallback, MPTCP_SUBFLOW_FALLBACK);
         // SAFETY: element `at` is within the room that the contract promises;
         // a packed address takes 28 of the 128 bytes of its field.
         unsafe {
@@ -318,6 +334,8 @@ unsafe fn write_subflows(subflows: &[Subflow], to: *mut u8) {
 pub(super) fn address_count(addrcnt: c_int) -> Result<usize> {
     match usize::try_from(addrcnt) {
         Ok(n) if (1..=addr::LIST_MAX).contains(&n) => Ok(n),
-        _ => Err(Error::new(libc::EINVAL, format!("{addrcnt} addresses: a list has 1 to {}", addr::LIST_MAX))),
+        _ => {
+            Err(Error::new(libc::EINVAL, format!("{addrcnt} addresses: a list has 1 to {}", addr::LIST_MAX)))
+        }
     }
 }

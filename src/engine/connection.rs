@@ -284,9 +284,7 @@ impl Connection {
     pub fn first_choices(&self) -> Vec<SocketAddr> {
         let mut choices: Vec<SocketAddr> = self.bound.into_iter().collect();
         for backup in [false, true] {
-            choices.extend(
-                self.entries.iter().filter(|e| e.subflow && e.backup == backup).map(|e| e.addr),
-            );
+            choices.extend(self.entries.iter().filter(|e| e.subflow && e.backup == backup).map(|e| e.addr));
         }
         if let Some(device) = &self.device {
             choices.extend(device.addrs.iter().copied());
@@ -352,7 +350,8 @@ impl Connection {
             if enough || pairs.iter().any(|(_, to)| addr::same(to, &peer.addr)) {
                 continue;
             }
-            let uses = |source: &SocketAddr| pairs.iter().filter(|(from, _)| addr::covers(source, from)).count();
+            let uses =
+                |source: &SocketAddr| pairs.iter().filter(|(from, _)| addr::covers(source, from)).count();
             let best = sources
                 .iter()
                 .filter(|source| addr::pair(source, &peer.addr))

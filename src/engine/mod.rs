@@ -306,11 +306,7 @@ const LIVED: Time = Time::from_secs(10);
 const SUBFLOWS_MAX: usize = 255;
 
 pub(crate) fn unspecified(like: &SocketAddr) -> SocketAddr {
-    if like.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
-    } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
-    }
+    if like.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
 /// The state machine.
@@ -431,7 +427,8 @@ impl Engine {
                     .connections
                     .iter()
                     .filter(|(_, c)| {
-                        c.failures.iter().any(|f| f.until <= now) || c.removals.iter().any(|r| r.deadline <= now)
+                        c.failures.iter().any(|f| f.until <= now)
+                            || c.removals.iter().any(|r| r.deadline <= now)
                     })
                     .map(|(handle, _)| *handle)
                     .collect();
@@ -504,7 +501,9 @@ impl Engine {
     fn created(&mut self, token: u32, key: Key, initial: Seen, server: bool, now: Time) {
         let known = self.by_key.get(&key).copied();
         let handle = match known {
-            Some(handle) if self.connections.get(&handle).is_some_and(|c| c.phase == Phase::Prepared && !server) => {
+            Some(handle)
+                if self.connections.get(&handle).is_some_and(|c| c.phase == Phase::Prepared && !server) =>
+            {
                 handle
             }
             _ if server => match self.child_of(key) {
@@ -728,9 +727,10 @@ impl Engine {
         let Some(c) = self.open(handle) else { return };
         let wait = !c.has_alternative() && c.awaits_alternative();
         let due = |removal: &Removal| {
-            let used = c.subflows.iter().any(|s| {
-                s.up() && removal.addrs.iter().any(|gone| addr::covers(gone, &s.from()))
-            });
+            let used = c
+                .subflows
+                .iter()
+                .any(|s| s.up() && removal.addrs.iter().any(|gone| addr::covers(gone, &s.from())));
             !(wait && used) || removal.deadline <= now
         };
         let (ready, later): (Vec<Removal>, Vec<Removal>) = c.removals.iter().cloned().partition(due);
@@ -755,9 +755,11 @@ impl Engine {
             c.subflows.iter().filter(|s| !s.closing && gone(&s.from())).copied().collect();
         // RM_ADDR first: DESTROY deletes the id (KERNEL pm_userspace.c).
         let mut ids: Vec<(u8, SocketAddr)> = Vec::new();
-        for (id, addr) in closing.iter().map(|s| (s.local_id, s.from())).chain(
-            c.announced.iter().filter(|(addr, _)| gone(addr)).map(|(addr, id)| (*id, *addr)),
-        ) {
+        for (id, addr) in closing
+            .iter()
+            .map(|s| (s.local_id, s.from()))
+            .chain(c.announced.iter().filter(|(addr, _)| gone(addr)).map(|(addr, id)| (*id, *addr)))
+        {
             let shared = c.subflows.iter().any(|s| s.local_id == id && !s.closing && !gone(&s.from()));
             if !shared && !ids.iter().any(|(known, _)| *known == id) {
                 ids.push((id, addr));
@@ -768,7 +770,8 @@ impl Engine {
         for s in c.subflows.iter_mut().filter(|s| gone(&s.from())) {
             s.closing = true;
         }
-        let freed: Vec<SocketAddr> = c.ids.iter().filter(|s| s.id != 0 && gone(&s.addr)).map(|s| s.addr).collect();
+        let freed: Vec<SocketAddr> =
+            c.ids.iter().filter(|s| s.id != 0 && gone(&s.addr)).map(|s| s.addr).collect();
         for addr in freed {
             c.ids.free(&addr);
         }
@@ -806,7 +809,8 @@ impl Engine {
     /// Answers an ADD when the kernel has taken its commands.
     fn finish_additions(&mut self, handle: Handle) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        let (done, waiting) = std::mem::take(&mut c.additions).into_iter().partition(|a| a.commands.is_empty());
+        let (done, waiting) =
+            std::mem::take(&mut c.additions).into_iter().partition(|a| a.commands.is_empty());
         c.additions = waiting;
         for addition in done {
             let addition: Addition = addition;
@@ -883,7 +887,9 @@ impl Engine {
     }
 
     fn routed(&mut self, tag: u64, local: Option<SocketAddr>, now: Time) {
-        let Some(Outstanding { handle, action: Action::Route { remote }, .. }) = self.outstanding.remove(&tag) else {
+        let Some(Outstanding { handle, action: Action::Route { remote }, .. }) =
+            self.outstanding.remove(&tag)
+        else {
             return;
         };
         let Some(c) = self.connections.get_mut(&handle) else { return };
@@ -921,7 +927,9 @@ impl Connection {
 
 fn same_pair(subflow: &Subflow, local: &SocketAddr, remote: &SocketAddr) -> bool {
     let (from, local) = (subflow.from(), addr::canonical(*local));
-    addr::same(&subflow.to(), &addr::canonical(*remote)) && addr::same_ip(&from, &local) && (from.port() == local.port() || from.port() == 0)
+    addr::same(&subflow.to(), &addr::canonical(*remote))
+        && addr::same_ip(&from, &local)
+        && (from.port() == local.port() || from.port() == 0)
 }
 
 /// The connection is there.
@@ -1047,7 +1055,8 @@ fn created_or_not(
     outcome: Outcome,
     now: Time,
 ) -> Option<Error> {
-    let asked = c.subflows.iter().position(|s| s.state == State::Asked && s.local == *local && s.remote == *remote);
+    let asked =
+        c.subflows.iter().position(|s| s.state == State::Asked && s.local == *local && s.remote == *remote);
     if outcome == Outcome::Taken {
         if let Some(subflow) = asked.and_then(|at| c.subflows.get_mut(at)) {
             subflow.state = State::Syn;

@@ -121,7 +121,13 @@ impl World {
             world.request(Request::Add(listed.iter().map(|n| local(*n).into()).collect()));
         }
         // Routing chose address 0, whatever the list says.
-        let initial = Kernel { local: addr::with_port(local(0), 40000), remote: remote(0), id: 0, up: true, initial: true };
+        let initial = Kernel {
+            local: addr::with_port(local(0), 40000),
+            remote: remote(0),
+            id: 0,
+            up: true,
+            initial: true,
+        };
         world.subflows.push(initial);
         world.tell(Event::Created { token: TOKEN, key: KEY, initial: seen_of(&initial), server: false });
         world
@@ -164,7 +170,9 @@ impl World {
                 }
                 match self.table.get(&id) {
                     Some(known) if *known != local => return Outcome::Mismatch,
-                    None if id != 0 && self.table.values().any(|known| *known == local) => return Outcome::Mismatch,
+                    None if id != 0 && self.table.values().any(|known| *known == local) => {
+                        return Outcome::Mismatch;
+                    }
                     _ => {}
                 }
                 let fate = std::mem::replace(&mut self.fate, Fate::Answer);
@@ -172,7 +180,9 @@ impl World {
                     && self.subflows.iter().any(|s| s.up && s.local == local && s.remote == remote);
                 if clash || matches!(fate, Fate::Unreachable | Fate::PortTaken) {
                     // It deletes the first entry with the same IP.
-                    if let Some(gone) = self.table.iter().find(|(_, a)| addr::same_ip(a, &local)).map(|(id, _)| *id) {
+                    if let Some(gone) =
+                        self.table.iter().find(|(_, a)| addr::same_ip(a, &local)).map(|(id, _)| *id)
+                    {
                         self.table.remove(&gone);
                     }
                     let unreachable = fate == Fate::Unreachable && !clash;
@@ -183,8 +193,13 @@ impl World {
                 }
                 self.ports += 1;
                 let port = if local.port() == 0 { self.ports } else { local.port() };
-                let subflow =
-                    Kernel { local: addr::with_port(local, port), remote, id, up: fate == Fate::Answer, initial: false };
+                let subflow = Kernel {
+                    local: addr::with_port(local, port),
+                    remote,
+                    id,
+                    up: fate == Fate::Answer,
+                    initial: false,
+                };
                 if subflow.up {
                     self.subflows.push(subflow);
                     self.waiting.push_back(Event::SubflowUp { token: TOKEN, subflow: seen_of(&subflow) });
@@ -205,11 +220,16 @@ impl World {
             }
             Action::Remove { id } => {
                 let used = id == 0 && self.subflows.iter().any(|s| s.id == 0);
-                if self.table.remove(&id).is_some() || used { Outcome::Taken } else { Outcome::Refused(libc::EINVAL) }
+                if self.table.remove(&id).is_some() || used {
+                    Outcome::Taken
+                } else {
+                    Outcome::Refused(libc::EINVAL)
+                }
             }
             Action::Announce { local, id } => {
                 let same = self.table.get(&id) == Some(&local);
-                if !same && (self.table.contains_key(&id) || self.table.values().any(|known| *known == local)) {
+                if !same && (self.table.contains_key(&id) || self.table.values().any(|known| *known == local))
+                {
                     return Outcome::Mismatch;
                 }
                 self.table.insert(id, local);
@@ -484,7 +504,14 @@ fn an_add_that_is_undone_closes_nothing_that_was_there() {
     world.request(Request::Add(vec![local(0).into(), wanted.into()]));
     assert_eq!(world.answered.get(&1).unwrap().as_ref().map_err(Error::errno), Err(libc::EADDRINUSE));
     world.deliver();
-    assert!(!world.log.iter().any(|a| matches!(a, Action::Destroy { local: l, .. } if addr::same_ip(l, &local(0)))), "{:?}", world.log);
+    assert!(
+        !world
+            .log
+            .iter()
+            .any(|a| matches!(a, Action::Destroy { local: l, .. } if addr::same_ip(l, &local(0)))),
+        "{:?}",
+        world.log
+    );
 }
 
 #[test]
@@ -492,10 +519,18 @@ fn a_half_closed_connection_still_gives_addresses_up() {
     let mut engine = Engine::default();
     let now = Time::from_secs(1);
     let one = |n| Seen {
-        local: addr::with_port(local(n), 40000), remote: remote(0), local_id: n as u8, remote_id: 0, up: true, initial: n == 0,
+        local: addr::with_port(local(n), 40000),
+        remote: remote(0),
+        local_id: n as u8,
+        remote_id: 0,
+        up: true,
+        initial: n == 0,
     };
     engine.handle(Event::Binding { key: KEY, bound: None, device: None }, now);
-    engine.handle(Event::Request { id: 1, key: KEY, request: Request::Add(vec![local(0).into(), local(1).into()]) }, now);
+    engine.handle(
+        Event::Request { id: 1, key: KEY, request: Request::Add(vec![local(0).into(), local(1).into()]) },
+        now,
+    );
     engine.handle(Event::Created { token: 9, key: KEY, initial: one(0), server: false }, now);
     engine.handle(Event::Established { token: 9 }, now);
     while let Some(command) = engine.poll_command() {
@@ -509,7 +544,8 @@ fn a_half_closed_connection_still_gives_addresses_up() {
     }
     let request = Request::Remove { addrs: vec![local(1)], patience: Time::ZERO };
     engine.handle(Event::Request { id: 3, key: KEY, request }, now);
-    let closes = std::iter::from_fn(|| engine.poll_command()).any(|c| matches!(c.action, Action::Destroy { local: l, .. } if addr::same_ip(&l, &local(1))));
+    let closes = std::iter::from_fn(|| engine.poll_command())
+        .any(|c| matches!(c.action, Action::Destroy { local: l, .. } if addr::same_ip(&l, &local(1))));
     assert!(closes);
 }
 
@@ -537,7 +573,10 @@ fn a_child_inherits_its_listeners_list_and_announces_it() {
     let announced = addr::with_port(remote(1), 0);
     assert_eq!(
         actions,
-        [Action::Listen { local: addr::with_port(announced, 80) }, Action::Announce { local: announced, id: 1 }]
+        [
+            Action::Listen { local: addr::with_port(announced, 80) },
+            Action::Announce { local: announced, id: 1 }
+        ]
     );
     // Known by its token until the descriptor shows up.
     engine.adopt(9, Key { inode: 44, ..child });

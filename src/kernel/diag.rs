@@ -188,8 +188,14 @@ impl Diag {
         self.look_up(local, remote, 0)
     }
 
-    fn look_up(&mut self, local: &SocketAddr, remote: &SocketAddr, ext: u8) -> Result<Option<Record>, Refusal> {
-        let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_ACK).raw(&exactly(local, remote, ext));
+    fn look_up(
+        &mut self,
+        local: &SocketAddr,
+        remote: &SocketAddr,
+        ext: u8,
+    ) -> Result<Option<Record>, Refusal> {
+        let message =
+            Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_ACK).raw(&exactly(local, remote, ext));
         match self.ask(message) {
             Ok(records) => Ok(records.into_iter().next()),
             Err(refusal) if refusal.errno == Errno(libc::ENOENT) => Ok(None),

@@ -81,7 +81,16 @@ impl Latch {
         };
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let place = namespace.saturating_mul(PLACE as u64);
-        Ok(Self { sysctl_identity: identity(&sysctl), sysctl, numeric, writable, lock: None, lock_identity: None, place, boot: boot.trim().to_owned() })
+        Ok(Self {
+            sysctl_identity: identity(&sysctl),
+            sysctl,
+            numeric,
+            writable,
+            lock: None,
+            lock_identity: None,
+            place,
+            boot: boot.trim().to_owned(),
+        })
     }
 
     /// Whether both descriptors are still the files that were opened.
@@ -176,7 +185,9 @@ impl Latch {
         loop {
             match sockopt::lock_range(lock, self.place, PLACE as u64, true) {
                 Ok(()) => break,
-                Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR)) if process::milliseconds() < deadline => {
+                Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR))
+                    if process::milliseconds() < deadline =>
+                {
                     std::thread::sleep(std::time::Duration::from_micros(30));
                 }
                 Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR)) => return Err(Fault::Locked),
@@ -240,13 +251,15 @@ impl Locked<'_> {
     /// Undoes the switch of one who died in it.
     fn repair(&self) -> Result<(), Fault> {
         let mut bytes = [0u8; PLACE];
-        let len = self.lock.read_at(&mut bytes, self.latch.place).map_err(|e| Fault::NoLock(Errno::of(&e)))?;
+        let len =
+            self.lock.read_at(&mut bytes, self.latch.place).map_err(|e| Fault::NoLock(Errno::of(&e)))?;
         let text = bytes.get(..len).unwrap_or_default();
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
         if text.is_empty() {
             return Ok(());
         }
-        if let Some(value) = text.strip_prefix(self.latch.boot.as_bytes()).and_then(|rest| rest.strip_prefix(b" "))
+        if let Some(value) =
+            text.strip_prefix(self.latch.boot.as_bytes()).and_then(|rest| rest.strip_prefix(b" "))
             && self.latch.userspace().map_err(Fault::NoSysctl)?
         {
             self.latch.write(value).map_err(Fault::ReadOnly)?;
@@ -267,8 +280,7 @@ impl<'a> Window<'a> {
     fn open(locked: &'a Locked<'a>) -> Result<Self, Fault> {
         let mut original = Value::default();
         locked.latch.read(&mut original).map_err(Fault::NoSysctl)?;
-        let mut window =
-            Self { locked, original, open: false, _signals: process::SignalsHeld::new() };
+        let mut window = Self { locked, original, open: false, _signals: process::SignalsHeld::new() };
         if locked.latch.is_userspace(&original) {
             return Ok(window);
         }
@@ -335,7 +347,11 @@ fn open_lock(directory: &Path, shared: bool) -> KernelResult<File> {
     }
     let meta = directory.symlink_metadata().map_err(|e| Errno::of(&e))?;
     let others = meta.permissions().mode() & if shared { 0o002 } else { 0o077 };
-    let owner = if shared { meta.uid() == 0 || meta.uid() == process::effective_uid() } else { meta.uid() == process::effective_uid() };
+    let owner = if shared {
+        meta.uid() == 0 || meta.uid() == process::effective_uid()
+    } else {
+        meta.uid() == process::effective_uid()
+    };
     if !meta.is_dir() || others != 0 || !owner {
         return Err(Errno(libc::EPERM));
     }
@@ -361,7 +377,6 @@ fn open_lock(directory: &Path, shared: bool) -> KernelResult<File> {
     };
     Ok(file)
 }
-
 
 /// The value of one of MPTCP's sysctls in the calling thread's namespace.
 pub fn sysctl(name: &str) -> Option<String> {

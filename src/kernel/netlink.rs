@@ -178,11 +178,7 @@ impl AsFd for Socket {
 impl Socket {
     /// Opens one; CLOEXEC.
     pub fn open(protocol: i32) -> KernelResult<Self> {
-        let fd = super::sockopt::socket(
-            libc::AF_NETLINK,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            protocol,
-        )?;
+        let fd = super::sockopt::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol)?;
         let mut name = [0u8; size_of::<libc::sockaddr_nl>()];
         if let Some(family) = name.get_mut(..2) {
             family.copy_from_slice(&(libc::AF_NETLINK as u16).to_ne_bytes());
@@ -214,11 +210,7 @@ impl Socket {
 
     /// Sends a request and gives every answer to `each`, a dump's to its end.
     /// EAGAIN where the kernel says that the dump was interrupted.
-    pub fn converse(
-        &mut self,
-        message: Message,
-        mut each: impl FnMut(Received<'_>),
-    ) -> Result<(), Refusal> {
+    pub fn converse(&mut self, message: Message, mut each: impl FnMut(Received<'_>)) -> Result<(), Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         self.send(&message.finish(sequence))?;
@@ -238,7 +230,11 @@ impl Socket {
                     NLMSG_DONE if interrupted => return Err(Errno(libc::EAGAIN).into()),
                     // A dump's failure stands in its last message.
                     NLMSG_DONE => {
-                        let code = message.payload.get(..4).and_then(|b| b.try_into().ok()).map_or(0, i32::from_ne_bytes);
+                        let code = message
+                            .payload
+                            .get(..4)
+                            .and_then(|b| b.try_into().ok())
+                            .map_or(0, i32::from_ne_bytes);
                         return if code < 0 { Err(Errno(code.saturating_abs()).into()) } else { Ok(()) };
                     }
                     _ => each(message),

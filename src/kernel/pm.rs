@@ -21,8 +21,9 @@ impl Family {
     /// Looks the family up; ENOENT where the kernel has no MPTCP.
     pub fn resolve(socket: &mut Socket) -> Result<Self, Refusal> {
         let name = [PM_FAMILY.as_bytes(), &[0]].concat();
-        let message = Message::generic(libc::GENL_ID_CTRL as u16, CTRL_CMD_GETFAMILY, NLM_F_REQUEST | NLM_F_ACK)
-            .attr(CTRL_ATTR_FAMILY_NAME, &name);
+        let message =
+            Message::generic(libc::GENL_ID_CTRL as u16, CTRL_CMD_GETFAMILY, NLM_F_REQUEST | NLM_F_ACK)
+                .attr(CTRL_ATTR_FAMILY_NAME, &name);
         let mut family = None;
         socket.converse(message, |reply| family = family.or(Self::parse(&reply)))?;
         family.ok_or_else(|| Errno(libc::ENOENT).into())

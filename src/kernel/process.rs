@@ -20,6 +20,7 @@ pub struct PerProcess<T> {
 
 impl<T: Sync> PerProcess<T> {
     /// An empty one.
+    #[expect(clippy::new_without_default, reason = "made in statics only")]
     pub const fn new() -> Self {
         Self { page: OnceNonZeroUsize::new(), value: std::marker::PhantomData }
     }
@@ -106,6 +107,7 @@ pub struct SignalsHeld(libc::sigset_t);
 
 impl SignalsHeld {
     /// Blocks all that can be blocked.
+    #[expect(clippy::new_without_default, reason = "it acts")]
     pub fn new() -> Self {
         // SAFETY: both sets are plain memory that the calls fill.
         unsafe {
@@ -153,6 +155,7 @@ const PTHREAD_CANCEL_DISABLE: libc::c_int = 1;
 
 impl CancellationHeld {
     /// Disables cancellation for the calling thread.
+    #[expect(clippy::new_without_default, reason = "it acts")]
     pub fn new() -> Self {
         let mut old = 0;
         // SAFETY: writes one int.
@@ -200,7 +203,8 @@ pub fn open_sockets() -> Option<HashSet<u64>> {
     for entry in std::fs::read_dir("/proc/thread-self/fd").ok()? {
         // A descriptor can be closed meanwhile.
         let Ok(target) = std::fs::read_link(entry.ok()?.path()) else { continue };
-        let inode: Option<u64> = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        let inode: Option<u64> =
+            target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
         sockets.extend(inode);
     }
     Some(sockets)

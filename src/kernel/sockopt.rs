@@ -45,14 +45,7 @@ pub fn get(fd: BorrowedFd<'_>, level: i32, name: i32, buffer: &mut [u8]) -> Kern
     // SAFETY: pointer and length describe `buffer`, which is ours to write;
     // `len` lives until the call returns.
     let rc = unsafe {
-        libc::syscall(
-            libc::SYS_getsockopt,
-            fd.as_raw_fd(),
-            level,
-            name,
-            buffer.as_mut_ptr(),
-            &raw mut len,
-        )
+        libc::syscall(libc::SYS_getsockopt, fd.as_raw_fd(), level, name, buffer.as_mut_ptr(), &raw mut len)
     };
     if rc < 0 { Err(Errno::last()) } else { Ok(len as usize) }
 }
@@ -73,17 +66,24 @@ pub fn set(fd: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> KernelRes
     if rc < 0 { Err(Errno::last()) } else { Ok(()) }
 }
 
-/// setsockopt(2) with the caller's own arguments, whatever they are.
-pub fn set_raw(fd: i32, level: i32, name: i32, value: *const u8, len: u32) -> KernelResult<()> {
-    // SAFETY: the kernel checks every argument of this call itself and
-    // answers EFAULT for memory that is not there.
+/// setsockopt(2) with the caller's own arguments.
+///
+/// # Safety
+/// `value` leads to `len` readable bytes, or to memory that is not there at all
+/// (EFAULT).
+pub unsafe fn set_raw(fd: i32, level: i32, name: i32, value: *const u8, len: u32) -> KernelResult<()> {
+    // SAFETY: by the contract above; the kernel checks everything else.
     let rc = unsafe { libc::syscall(libc::SYS_setsockopt, fd, level, name, value, len) };
     if rc < 0 { Err(Errno::last()) } else { Ok(()) }
 }
 
-/// getsockopt(2) with the caller's own arguments, whatever they are.
-pub fn get_raw(fd: i32, level: i32, name: i32, value: *mut u8, len: *mut u32) -> KernelResult<()> {
-    // SAFETY: as in set_raw: the kernel checks what it reads and writes.
+/// getsockopt(2) with the caller's own arguments.
+///
+/// # Safety
+/// `len` leads to a socklen_t and `value` to as many writable bytes as that
+/// says, or they lead to memory that is not there at all (EFAULT).
+pub unsafe fn get_raw(fd: i32, level: i32, name: i32, value: *mut u8, len: *mut u32) -> KernelResult<()> {
+    // SAFETY: by the contract above; the kernel checks everything else.
     let rc = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, name, value, len) };
     if rc < 0 { Err(Errno::last()) } else { Ok(()) }
 }
@@ -229,9 +229,8 @@ pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> KernelResult<()> {
 pub fn accept(fd: BorrowedFd<'_>) -> KernelResult<OwnedFd> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: null address and length: the kernel writes nothing.
-    let new = check(unsafe {
-        libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags)
-    })?;
+    let new =
+        check(unsafe { libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), flags) })?;
     // SAFETY: accept4 just returned this descriptor and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(new) })
 }
@@ -288,12 +287,17 @@ const EMPTY: SubflowInfo = SubflowInfo { id: 0, pad: 0, addrs: [0; 256] };
 /// Every subflow in creation order, the initial one first, by MPTCP_FULL_INFO:
 /// one atomic snapshot in one call (6.5).
 pub fn full_info(fd: BorrowedFd<'_>) -> KernelResult<Vec<Listed>> {
-    with_full_info(fd, |info, tcp| info.iter().zip(tcp).filter_map(|(sf, tcp)| entry(sf.id, &sf.addrs, *tcp)).collect())
+    with_full_info(fd, |info, tcp| {
+        info.iter().zip(tcp).filter_map(|(sf, tcp)| entry(sf.id, &sf.addrs, *tcp)).collect()
+    })
 }
 
 /// The same as the kernel wrote it, for the time of `look`: addresses and
 /// number, and the first eight bytes of tcp_info, subflow by subflow.
-pub fn with_full_info<R>(fd: BorrowedFd<'_>, look: impl FnOnce(&[SubflowInfo], &[u64]) -> R) -> KernelResult<R> {
+pub fn with_full_info<R>(
+    fd: BorrowedFd<'_>,
+    look: impl FnOnce(&[SubflowInfo], &[u64]) -> R,
+) -> KernelResult<R> {
     // Zeroed: tools that follow memory don't see the kernel write through the
     // pointers of the request.
     let mut info = [EMPTY; INLINE];
@@ -331,12 +335,7 @@ fn try_vec<T: Clone>(value: T, len: usize) -> KernelResult<Vec<T>> {
 pub fn entry(id: u32, addrs: &SubflowAddrs, tcp: u64) -> Option<Listed> {
     let [state, ..] = tcp.to_ne_bytes();
     let (local, remote) = addrs.split_at(128);
-    Some(Listed {
-        id,
-        state,
-        local: addr::from_sockaddr(local)?,
-        remote: addr::from_sockaddr(remote)?,
-    })
+    Some(Listed { id, state, local: addr::from_sockaddr(local)?, remote: addr::from_sockaddr(remote)? })
 }
 
 /// # Safety
@@ -448,8 +447,9 @@ pub fn has_filter(fd: BorrowedFd<'_>) -> bool {
     // Length 0 asks for the number of instructions; EACCES is a filter whose
     // program can't be shown.
     let mut len: u32 = 0;
-    match get_raw(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, std::ptr::null_mut(), &raw mut len)
-    {
+    let null = std::ptr::null_mut();
+    // SAFETY: `len` is ours, and with length 0 nothing is written.
+    match unsafe { get_raw(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, null, &raw mut len) } {
         Ok(()) => len != 0,
         Err(errno) => errno == Errno(libc::EACCES),
     }

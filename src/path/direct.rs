@@ -83,7 +83,9 @@ fn with<T>(namespace: u64, act: impl FnOnce(&mut Manager) -> Result<T>) -> Resul
             managers.len() - 1
         }
     };
-    let Some(manager) = managers.get_mut(at) else { return Err(Error::new(libc::ENOTRECOVERABLE, "no manager")) };
+    let Some(manager) = managers.get_mut(at) else {
+        return Err(Error::new(libc::ENOTRECOVERABLE, "no manager"));
+    };
     manager.step();
     act(manager)
 }
@@ -151,7 +153,8 @@ fn binding(manager: &Manager, socket: &Socket<'_>, key: &Key) -> (Option<SocketA
     let name = sockopt::sockname(socket.fd).ok().map(addr::canonical);
     let bound = name.filter(|name| {
         // Ours has no port yet: the application's always has one.
-        !addr::is_wildcard(name) && !(name.port() == 0 && ours.is_some_and(|ours| addr::same_ip(&ours, name)))
+        let by_us = name.port() == 0 && ours.is_some_and(|ours| addr::same_ip(&ours, name));
+        !addr::is_wildcard(name) && !by_us
     });
     (bound, socket.device())
 }

@@ -33,11 +33,8 @@ impl Hosts {
     /// path of the first.
     pub fn new(paths: usize) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("tests need root, or `unshare -rn`");
-        let keeper = Command::new("unshare")
-            .args(["-n", "sleep", "120"])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let keeper =
+            Command::new("unshare").args(["-n", "sleep", "120"]).stdin(Stdio::null()).spawn().unwrap();
         let hosts = Self { keeper };
         let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
         until("the second host is there", || {
