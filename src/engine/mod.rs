@@ -394,6 +394,9 @@ impl Engine {
             }
             Event::Announced { token, id, addr } => self.with_token(token, now, |c| {
                 let peer = Peer { id: Some(id), addr: addr::canonical(addr) };
+                if id == 0 || !credible(c, &peer.addr) {
+                    return;
+                }
                 match c.peers.iter_mut().find(|known| known.id == Some(id) || known.addr == peer.addr) {
                     Some(known) => *known = peer,
                     None => c.peers.push(peer),
@@ -1000,6 +1003,14 @@ fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
             closing: false,
         }),
     }
+}
+
+/// Whether a peer may have announced this address as its own: none that leads
+/// back to this host or to many, unless the peer itself is on this host.
+fn credible(c: &Connection, addr: &SocketAddr) -> bool {
+    let ip = addr.ip();
+    let local_peer = c.initial.is_some_and(|(_, remote)| remote.ip().is_loopback());
+    addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && (local_peer || !ip.is_loopback())
 }
 
 /// Notes the end of a subflow.

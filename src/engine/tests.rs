@@ -550,6 +550,19 @@ fn a_half_closed_connection_still_gives_addresses_up() {
 }
 
 #[test]
+fn an_announced_address_that_leads_back_here_is_ignored() {
+    let mut world = World::new(&[0, 1]);
+    world.apply(&Op::Acknowledge);
+    world.deliver();
+    world.log.clear();
+    for addr in ["127.0.0.1:22", "0.0.0.0:80", "224.0.0.1:80", "10.9.0.7:0"] {
+        world.tell(Event::Announced { token: TOKEN, id: 9, addr: addr.parse().unwrap() });
+    }
+    world.tell(Event::Announced { token: TOKEN, id: 0, addr: remote(1) });
+    assert!(world.log.is_empty(), "{:?}", world.log);
+}
+
+#[test]
 fn a_list_has_64_entries() {
     let mut world = World::new(&[0]);
     let many: Vec<Entry> = (0..64).map(|n| SocketAddr::from(([10, 50, 0, n], 0)).into()).collect();

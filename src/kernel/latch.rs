@@ -134,7 +134,7 @@ impl Latch {
     /// Puts an unconnected socket under the userspace path manager. It must
     /// not be connected, connecting or listening: that kills it.
     pub fn switch(&mut self, fd: BorrowedFd<'_>) -> Result<(), Fault> {
-        self.within(|| sockopt::disconnect(fd))?.map_err(Fault::Kernel)
+        self.within(|| disconnect_idle(fd))?.map_err(Fault::Kernel)
     }
 
     /// Makes a socket under the userspace path manager.
@@ -146,7 +146,7 @@ impl Latch {
     /// names.
     pub fn release(&mut self, fd: BorrowedFd<'_>) -> Result<(), Fault> {
         let guard = self.locked()?;
-        let result = sockopt::disconnect(fd).map_err(Fault::Kernel);
+        let result = disconnect_idle(fd).map_err(Fault::Kernel);
         drop(guard);
         result
     }
@@ -265,6 +265,16 @@ impl Locked<'_> {
             self.latch.write(value).map_err(Fault::ReadOnly)?;
         }
         self.record(None).map_err(Fault::NoLock)
+    }
+}
+
+/// Disconnects a socket that has no connection. Waiting for the lock can take
+/// seconds, in which another thread can have connected it: EISCONN.
+fn disconnect_idle(fd: BorrowedFd<'_>) -> KernelResult<()> {
+    // Hung up is what unconnected and ended sockets are, and no others.
+    match sockopt::poll(fd, 0, 0) {
+        Ok(events) if events & libc::POLLHUP == 0 => Err(Errno(libc::EISCONN)),
+        _ => sockopt::disconnect(fd),
     }
 }
 

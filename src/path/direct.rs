@@ -359,11 +359,18 @@ impl PathControl for Direct {
             if stage == Stage::Unconnected {
                 prepare(manager, socket, key)?;
             }
+            let before = manager.engine().by_key(&key).map(|c| c.entries.clone()).unwrap_or_default();
             let request = ask(manager, key, Request::Remove { addrs: addrs.clone(), patience })?;
             if stage == Stage::Unconnected {
                 adjust_bind(manager, socket, key);
-                if !manager.engine().by_key(&key).is_some_and(Connection::steers) {
-                    manager.release(socket.fd, key)?;
+                if !manager.engine().by_key(&key).is_some_and(Connection::steers)
+                    && let Err(error) = manager.release(socket.fd, key)
+                {
+                    if !before.is_empty() {
+                        ask(manager, key, Request::Add(before))?;
+                        adjust_bind(manager, socket, key);
+                    }
+                    return Err(error);
                 }
             }
             Ok(request)
