@@ -226,7 +226,7 @@ static void namespaces(void)
 
 int main(void)
 {
-	int i, before = open_fds();
+	int i, before = (need_mptcp(), open_fds());
 
 	sh("ip link add d0 type veth peer name d1 && ip link set d0 up && ip link set d1 up && ip addr add 10.20.0.1/32 dev d0"
 	   " && ip -6 addr add fd20::1/128 dev d0 nodad"

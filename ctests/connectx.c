@@ -295,7 +295,7 @@ static void storm(const struct fam *f)
 
 int main(void)
 {
-	int i, kind, before = open_fds();
+	int i, kind, before = (need_mptcp(), open_fds());
 
 	control = geteuid() == 0;
 	for (i = 0; i < 3; i++)

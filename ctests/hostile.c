@@ -696,6 +696,8 @@ int main(void)
 
 	descriptors();
 	nulls();
+	if (!t_failed)
+		need_mptcp();           /* the rest is about MPTCP sockets */
 	integers();
 	lists();
 	rubbish();

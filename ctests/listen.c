@@ -225,7 +225,7 @@ static void refused(const struct fam *f)
 
 int main(void)
 {
-	int i, before = open_fds(), userspace = !kernel_pm();
+	int i, before = (need_mptcp(), open_fds()), userspace = !kernel_pm();
 	struct mptcp_caps caps;
 
 	for (i = 0; i < 2; i++) {

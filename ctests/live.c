@@ -381,7 +381,7 @@ static void announced(const struct fam *f)
 
 int main(void)
 {
-	int i, before = open_fds();
+	int i, before = (need_mptcp(), open_fds());
 
 	for (i = 0; i < 3; i++) {
 		t_ctx = t_fams[i].name;

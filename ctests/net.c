@@ -200,6 +200,7 @@ int main(void)
 	char c = 0, command[1024];
 	pid_t pid;
 
+	need_mptcp();
 	REQUIRE(!pipe(ready) && !pipe(go));
 	pid = fork();
 	REQUIRE(pid >= 0);

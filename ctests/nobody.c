@@ -82,7 +82,7 @@ static void family(const struct fam *f)
 
 int main(void)
 {
-	int i, before = open_fds();
+	int i, before = (need_mptcp(), open_fds());
 
 	CHECK_STR(mptcp_errmsg(), "");
 	check_caps(-1);

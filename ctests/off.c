@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * MPTCP switched off in the namespace (net.mptcp.enabled=0): everything goes on
- * as TCP, and says so.
+ * MPTCP switched off in the namespace (net.mptcp.enabled=0), or a kernel without
+ * it: everything goes on as TCP, and says so.
  *
  * lab:
  * lab: --userspace
@@ -60,6 +60,8 @@ static void off(const struct fam *f, int old)
 	CHECK_INT(caps.works & (MPTCP_CAP_ENABLE | MPTCP_CAP_ADD_BEFORE | MPTCP_CAP_ADD_LIVE), 0);
 	CHECK(*caps.reason);
 
+	if (old < 0)
+		return;
 	/* A socket made before is MPTCP still, and can be made TCP. */
 	CHECK_INT(enabled(old), 1);
 	OK(set_int(old, TCP_MULTIPATH_ENABLE, 1));
@@ -75,6 +77,13 @@ int main(void)
 	struct mptcp_caps caps;
 	int i, old[3], fd, before = open_fds();
 
+	if (access("/proc/sys/net/mptcp/enabled", F_OK)) {
+		for (i = 0; i < 3; i++) {
+			t_ctx = t_fams[i].name;
+			off(&t_fams[i], -1);
+		}
+		return t_done();
+	}
 	for (i = 0; i < 3; i++)
 		old[i] = (int)OK(mptcp_socket(t_fams[i].domain, SOCK_STREAM, 0));
 	sh("echo 0 > /proc/sys/net/mptcp/enabled");

@@ -516,6 +516,7 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		return list_fds();
+	need_mptcp();
 	/* Whatever whoever runs the tests has left open is not the library's. */
 	for (fd = 3; fd < 1024; fd++)
 		close(fd);

@@ -9,6 +9,8 @@
 
 #define RAW_SOL_MPTCP   284
 #define RAW_INFO        1
+#define RAW_TCPINFO     2
+#define RAW_ADDRS       3
 #define RAW_FULL_INFO   4
 #define RAW_IS_MPTCP    43              /* at IPPROTO_TCP */
 
@@ -21,6 +23,49 @@ struct raw_subflow {
 	uint32_t id, pad;
 	struct sockaddr_storage local, remote;
 };
+
+/* This kernel has MPTCP, on or off; else the test says so and ends. */
+T void need_mptcp(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP);
+
+	if (fd < 0 && (errno == EPROTONOSUPPORT || errno == EINVAL))
+		t_skip("this kernel has no MPTCP");
+	if (fd >= 0)
+		close(fd);
+}
+
+/* MPTCP sockets have IP_BIND_ADDRESS_NO_PORT (Linux 6.8). */
+T int has_late_bind(void)
+{
+	int on = 1, fd = socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP), rc;
+
+	rc = fd >= 0 && !setsockopt(fd, IPPROTO_IP, 24, &on, sizeof on);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+/* One of the two arrays of the kernels before 6.5: elements, or -errno. */
+T int raw_array(int fd, int opt, void *out, size_t each, int max)
+{
+	static __thread unsigned char buf[16 + 64 * 256];
+	uint32_t head[4] = { 16, 0, 0, 0 };
+	socklen_t len = (socklen_t)(16 + 64 * each);
+	int i, n;
+
+	head[3] = (uint32_t)each;
+	memset(buf, 0, sizeof buf);
+	memcpy(buf, head, sizeof head);
+	if (getsockopt(fd, RAW_SOL_MPTCP, opt, buf, &len))
+		return -errno;
+	memcpy(head, buf, sizeof head);
+	n = (int)head[1] < max ? (int)head[1] : max;
+	for (i = 0; i < n; i++)
+		memcpy((unsigned char *)out + (size_t)i * each, buf + 16 + (size_t)i * head[3],
+		       head[3] < each ? head[3] : each);
+	return n;
+}
 
 /* The subflows in a state of the mask (1 << TCP state); -errno when there is no list. */
 #define RAW_UP          (1 << 1 | 1 << 8)       /* ESTABLISHED, CLOSE_WAIT */
@@ -42,8 +87,22 @@ T int raw_list(int fd, struct raw_subflow *out, int max, int mask)
 	f.slots = 64;
 	f.sf = (uint64_t)(uintptr_t)sf;
 	f.tcp = (uint64_t)(uintptr_t)tcp;
-	if (getsockopt(fd, RAW_SOL_MPTCP, RAW_FULL_INFO, &f, &len))
-		return -errno;
+	if (getsockopt(fd, RAW_SOL_MPTCP, RAW_FULL_INFO, &f, &len)) {
+		/* Linux 5.16 to 6.4: two calls, and subflows have no number. */
+		static __thread struct sockaddr_storage pairs[64][2];
+		int a, b, e = errno;
+
+		if (e != EOPNOTSUPP)
+			return -e;
+		a = raw_array(fd, RAW_ADDRS, pairs, sizeof pairs[0], 64);
+		b = raw_array(fd, RAW_TCPINFO, tcp, sizeof tcp[0], 64);
+		if (a < 0 || a != b)
+			return a < 0 ? a : -EAGAIN;
+		for (f.n = (uint32_t)a, i = 0; i < f.n; i++) {
+			sf[i].local = pairs[i][0];
+			sf[i].remote = pairs[i][1];
+		}
+	}
 	for (i = 0; i < f.n && i < 64 && n < max; i++)
 		if (mask >> tcp[i][0] & 1)
 			out[n++] = sf[i];
@@ -93,7 +152,11 @@ T int raw_is_mptcp(int fd)
 	int v = -1;
 	socklen_t len = sizeof v;
 
-	return getsockopt(fd, IPPROTO_TCP, RAW_IS_MPTCP, &v, &len) ? -1 : v;
+	if (!getsockopt(fd, IPPROTO_TCP, RAW_IS_MPTCP, &v, &len))
+		return v;
+	/* Before 6.10: an MPTCP socket that has not fallen back answers this. */
+	len = 0;
+	return raw_protocol(fd) == IPPROTO_MPTCP && !getsockopt(fd, RAW_SOL_MPTCP, RAW_INFO, &v, &len);
 }
 
 /* A counter of this network namespace, as "AddAddr"; 0 when it isn't there. */

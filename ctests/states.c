@@ -501,7 +501,7 @@ static void pending(void)
 
 int main(void)
 {
-	int i, before = open_fds();
+	int i, before = (need_mptcp(), open_fds());
 	const char *backend = getenv("MPTCPAPI_BACKEND");
 
 	control = geteuid() == 0 && !backend;

@@ -243,7 +243,9 @@ impl Manager {
             pm::Event::Announced { token, id, addr } => self.tell(Event::Announced { token, id, addr }),
             pm::Event::Withdrawn { token, id } => self.tell(Event::Withdrawn { token, id }),
             pm::Event::SubflowUp { token, pair } => {
-                self.tell(Event::SubflowUp { token, subflow: seen(&pair, false) });
+                let subflow = seen(&pair, false);
+                self.tell(Event::SubflowUp { token, subflow });
+                self.see_to_backup(token, &subflow);
             }
             pm::Event::SubflowDown { token, pair } => {
                 let subflow = seen(&pair, false);
@@ -253,6 +255,18 @@ impl Manager {
                 self.tell(Event::SubflowDown { token, local: subflow.local, remote: subflow.remote });
             }
             pm::Event::Priority { .. } | pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. } => {}
+        }
+    }
+
+    /// Linux before 6.2 takes SUBFLOW_CREATE without its flags: a subflow asked
+    /// for as backup is none, and must be made one.
+    fn see_to_backup(&mut self, token: u32, subflow: &Seen) {
+        let (local, remote) = (subflow.local, subflow.remote);
+        if self.engine.by_token(token).is_some_and(|c| c.has_backup(&local, &remote))
+            && let Ok(Some(Record { subflow: Some(facts), .. })) = self.diag.subflow(&local, &remote)
+            && facts.flags & uapi::SUBFLOW_FLAG_BKUP_LOC == 0
+        {
+            self.tell(Event::NotBackup { token, local, remote });
         }
     }
 

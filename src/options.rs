@@ -154,12 +154,14 @@ pub fn carry(old: &Socket<'_>, fresh: BorrowedFd<'_>, bound: bool) -> Result<()>
         // Multipath TCP can have been switched off since.
         .or_else(|_| sockopt::socket(old.domain(), kind, libc::IPPROTO_TCP))
         .map_err(|e| Error::kernel(e, "making a socket to compare with"))?;
+    // Before the others: with SO_RCVBUF the kernel sets TCP_WINDOW_CLAMP (7.3),
+    // on the socket to compare with too.
+    for buffer in &BUFFERS {
+        carry_buffer(buffer, old.fd, reference.as_fd(), fresh)?;
+    }
     // The same flags show at IPPROTO_IPV6 on sockets that have no such options.
     for option in OPTIONS.iter().filter(|option| old.v6 || option.level != V) {
         carry_one(option, old.fd, reference.as_fd(), fresh)?;
-    }
-    for buffer in &BUFFERS {
-        carry_buffer(buffer, old.fd, reference.as_fd(), fresh)?;
     }
     if sockopt::has_filter(old.fd) {
         return Err(cannot("SO_ATTACH_FILTER", Errno(libc::EOPNOTSUPP)));
@@ -251,11 +253,16 @@ fn carry_buffer(
     }
     // The kernel shows twice what was asked for.
     let wish = size / 2;
-    sockopt::set_int(fresh, S, buffer.name, wish).map_err(|errno| cannot(buffer.label, errno))?;
-    if get(fresh) != Ok(size) {
-        // It was over the sysctl's limit, by privilege.
-        sockopt::set_int(fresh, S, buffer.force, wish).map_err(|errno| cannot(buffer.label, errno))?;
-    }
+    let set = |fd| {
+        sockopt::set_int(fd, S, buffer.name, wish)?;
+        if get(fd) != Ok(size) {
+            // It was over the sysctl's limit, by privilege.
+            sockopt::set_int(fd, S, buffer.force, wish)?;
+        }
+        Ok(())
+    };
+    set(fresh).map_err(|errno| cannot(buffer.label, errno))?;
+    let _ = set(reference);
     Ok(())
 }
 

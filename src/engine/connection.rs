@@ -261,6 +261,14 @@ impl Connection {
         self.subflows.iter().any(|s| s.up() && addr::same(&s.from(), &local) && addr::same(&s.to(), &remote))
     }
 
+    /// Whether a subflow between the two was asked for as backup.
+    pub fn has_backup(&self, local: &SocketAddr, remote: &SocketAddr) -> bool {
+        let (local, remote) = (addr::canonical(*local), addr::canonical(*remote));
+        self.subflows
+            .iter()
+            .any(|s| s.up() && s.backup && addr::same(&s.from(), &local) && addr::same(&s.to(), &remote))
+    }
+
     /// The list's entry for a local address, the one with its port first.
     pub fn entry(&self, local: &SocketAddr) -> Option<&Entry> {
         let local = addr::canonical(*local);

@@ -150,6 +150,15 @@ pub enum Event {
         /// Which.
         subflow: Seen,
     },
+    /// A subflow that was asked for as backup is none.
+    NotBackup {
+        /// The kernel's token.
+        token: u32,
+        /// As the kernel names it.
+        local: SocketAddr,
+        /// As the kernel names it.
+        remote: SocketAddr,
+    },
     /// A subflow ended or never came to be.
     SubflowDown {
         /// The kernel's token.
@@ -411,6 +420,11 @@ impl Engine {
                     c.ready = Ready::Yes;
                 }
                 seen(c, &subflow, now);
+            }),
+            Event::NotBackup { token, local, remote } => self.with_token(token, now, |c| {
+                if let Some(known) = c.subflows.iter_mut().find(|known| same_pair(known, &local, &remote)) {
+                    known.backup = false;
+                }
             }),
             Event::SubflowDown { token, local, remote } => {
                 self.with_token(token, now, |c| down(c, &local, &remote, now));
