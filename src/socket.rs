@@ -236,9 +236,10 @@ pub fn enabled(fd: impl AsFd) -> Result<bool> {
             Ok(socket.mptcp
                 && match sockopt::info(fd) {
                     Ok(_) => true,
-                    Err(_) if socket.stage()? != Stage::Connected => true,
-                    // It fell back, where the kernel can be asked at all.
+                    // It fell back, where the kernel can be asked at all; also
+                    // one that is over by now.
                     Err(_) if answers_mptcp_info() => false,
+                    Err(_) if socket.stage()? != Stage::Connected => true,
                     // Before 5.16 nothing but inet_diag tells.
                     Err(_) => diagnosed(fd).is_ok_and(|subflows| !subflows.is_empty()),
                 })
