@@ -189,10 +189,17 @@ impl<'fd> Socket<'fd> {
         if self.mptcp {
             Error::new(libc::EOPNOTSUPP, "the connection fell back to plain TCP")
         } else {
-            Error::new(
-                libc::EOPNOTSUPP,
-                "the socket is plain TCP: set TCP_MULTIPATH_ENABLE before it connects",
-            )
+            match sockopt::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP)
+            {
+                // Nothing that the program could set would help.
+                Err(errno @ Errno(libc::ENOPROTOOPT | libc::EPROTONOSUPPORT | libc::EINVAL)) => {
+                    no_mptcp_socket(errno)
+                }
+                _ => Error::new(
+                    libc::EOPNOTSUPP,
+                    "the socket is plain TCP: set TCP_MULTIPATH_ENABLE before it connects",
+                ),
+            }
         }
     }
 
