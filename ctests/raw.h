@@ -235,6 +235,28 @@ T int kernel_pm(void)
 	return v == 0;
 }
 
+/* Does MPTCP_INFO show which path manager an unconnected socket has (6.12 does, 6.1
+ * doesn't)? Needs CAP_NET_ADMIN; where the in-kernel one rules, one socket is switched. */
+T int shows_switch(void)
+{
+	unsigned char info[96];
+	socklen_t len = sizeof info;
+	int fd = raw_socket(AF_INET), kernel = kernel_pm();
+	struct sockaddr_in sa;
+
+	memset(&sa, 0, sizeof sa);
+	if (kernel && system("echo 1 > /proc/sys/net/mptcp/pm_type"))
+		return 0;
+	if (kernel)
+		(void)connect(fd, (struct sockaddr *)&sa, sizeof sa);
+	if (kernel && system("echo 0 > /proc/sys/net/mptcp/pm_type"))
+		exit(1);
+	memset(info, 0xff, sizeof info);
+	(void)getsockopt(fd, RAW_SOL_MPTCP, RAW_INFO, info, &len);
+	close(fd);
+	return info[3] == 0;
+}
+
 T void sh(const char *command)
 {
 	int rc = system(command);

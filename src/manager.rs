@@ -63,6 +63,8 @@ pub struct Manager {
     sweep_at: usize,
     /// Events were lost and not all has been looked at since.
     unsure: bool,
+    /// A switched socket has shown that it is one: this kernel shows it.
+    shows: bool,
 }
 
 impl Manager {
@@ -115,6 +117,7 @@ impl Manager {
             requests: 0,
             sweep_at: 64,
             unsure: false,
+            shows: shows_since_long(),
         };
         manager.in_userspace_mode();
         Ok(manager)
@@ -448,7 +451,11 @@ impl Manager {
                 tries += 1;
                 // Somebody without our lock can undo the switch; a kernel that
                 // doesn't show it, or a namespace without limits, is believed.
-                if shown() || !shows_switch() {
+                if shown() {
+                    self.shows = self.shows || tells_limits();
+                    break;
+                }
+                if !self.shows || !tells_limits() {
                     break;
                 }
                 if tries == 3 {
@@ -486,11 +493,11 @@ impl Manager {
 
     /// Whether the application has disconnected an unconnected socket, which
     /// took it from our control. The kernel shows that by the path manager
-    /// (6.18, in a namespace of the in-kernel one), or by a first subflow that
+    /// (6.12, in a namespace of the in-kernel one), or by a first subflow that
     /// has lost its number.
     pub fn lost(&self, fd: BorrowedFd<'_>, key: &Key) -> bool {
         let prepared = self.prepared(key);
-        let in_kernel = || sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0) && shows_switch();
+        let in_kernel = || self.shows && sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0);
         prepared.switched && (in_kernel() || (prepared.virgin && sockopt::first_id(fd) == Some(0)))
     }
 
@@ -722,20 +729,20 @@ impl Manager {
     }
 }
 
-/// Whether the kernel shows which path manager a socket has: MPTCP_INFO on a
-/// fresh one tells the in-kernel limits (6.18), unless they are 0.
-fn shows_switch() -> bool {
+/// Whether MPTCP_INFO of a fresh socket tells the in-kernel limits: then a
+/// switched one can show that it is, by saying 0 (not on 6.1).
+fn tells_limits() -> bool {
     let Ok(fresh) =
         sockopt::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP)
     else {
         return false;
     };
-    sockopt::info(fresh.as_fd()).is_ok_and(|info| info.subflows_max != 0) && latch_clears_limits()
+    sockopt::info(fresh.as_fd()).is_ok_and(|info| info.subflows_max != 0)
 }
 
-/// Linux 6.18 on: a switched socket has subflows_max 0; older kernels say the
-/// namespace's limit for every socket.
-fn latch_clears_limits() -> bool {
+/// Every kernel with this sysctl (6.15) shows the switch; some before do, as
+/// 6.12: the first switched socket tells.
+fn shows_since_long() -> bool {
     std::path::Path::new("/proc/sys/net/mptcp/path_manager").exists()
 }
 
