@@ -315,7 +315,8 @@ impl Connection {
         sources
     }
 
-    fn failing(&self, local: &SocketAddr, remote: &SocketAddr, now: Time) -> bool {
+    /// Whether a pair is put off still.
+    pub(super) fn failing(&self, local: &SocketAddr, remote: &SocketAddr, now: Time) -> bool {
         self.failures.iter().any(|f| f.local == *local && f.remote == *remote && f.until > now)
     }
 

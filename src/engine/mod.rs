@@ -912,7 +912,7 @@ impl Engine {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         c.routing.retain(|peer| *peer != remote);
         match local.map(|local| addr::with_port(addr::canonical(local), 0)) {
-            Some(local) if c.allows(&local) && !c.failing_pair(&local, &remote, now) => {
+            Some(local) if c.allows(&local) && !c.failing(&local, &remote, now) => {
                 self.join(handle, local, remote, now);
             }
             _ => fail(c, unspecified(&remote), remote, now),
@@ -933,12 +933,6 @@ pub(crate) fn not_ours() -> Error {
 impl State {
     fn asked(self) -> bool {
         self == Self::Asked
-    }
-}
-
-impl Connection {
-    fn failing_pair(&self, local: &SocketAddr, remote: &SocketAddr, now: Time) -> bool {
-        self.failures.iter().any(|f| f.local == *local && f.remote == *remote && f.until > now)
     }
 }
 
