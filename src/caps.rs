@@ -5,7 +5,7 @@ use crate::addr::LIST_MAX;
 use crate::error::{Error, Result};
 use crate::kernel::{diag, sockopt};
 use crate::path::{self, Abilities, Backend, Control};
-use crate::socket::{self, Socket, Stage};
+use crate::stream::{Socket, Stage};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// MPTCP sockets can be made.
@@ -69,7 +69,7 @@ pub fn capabilities(fd: Option<BorrowedFd<'_>>) -> Result<Capabilities> {
                 works |= LATE_BIND;
             }
         }
-        Err(errno) => missing = Some(socket::no_mptcp_socket(*errno)),
+        Err(errno) => missing = Some(crate::stream::no_mptcp_socket(*errno)),
     }
     let connected = stage == Stage::Connected;
     let plain = socket.is_some_and(|s| if connected { sockopt::info(s.fd).is_err() } else { !s.mptcp });

@@ -9,7 +9,7 @@ use crate::kernel::process::{self, PerProcess};
 use crate::kernel::{route, sockopt, uapi};
 use crate::manager;
 use crate::path::{self, Start};
-use crate::socket::{Socket, Stage};
+use crate::stream::{Socket, Stage};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -209,7 +209,7 @@ fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<
 }
 
 fn listed(socket: &Socket<'_>) -> bool {
-    path::existing().is_some_and(|control| control.list(socket).is_some())
+    path::list(socket).is_some()
 }
 
 fn bind(socket: &Socket<'_>, local: &SocketAddr) -> Result<()> {

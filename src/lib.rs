@@ -33,6 +33,7 @@ pub mod options;
 mod path;
 mod pending;
 mod socket;
+mod stream;
 
 #[cfg(feature = "capi")]
 pub mod capi;
@@ -42,6 +43,7 @@ pub use connect::connect;
 pub use error::{Errno, Error, KernelResult, Result};
 pub use path::{Backend, Control};
 pub use socket::{
-    Stage, Subflow, Usage, add, connection_id, enable, enabled, local_addresses, peer_addresses, remove,
-    socket, subflows,
+    Subflow, Usage, add, connection_id, enable, enabled, local_addresses, peer_addresses, remove, socket,
+    subflows,
 };
+pub use stream::Stage;

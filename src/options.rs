@@ -9,7 +9,7 @@
 use crate::addr;
 use crate::error::{Errno, Error, KernelResult, Result};
 use crate::kernel::{sockopt, uapi};
-use crate::socket::Socket;
+use crate::stream::Socket;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// An option and how it may be treated.

@@ -6,7 +6,8 @@
 use crate::engine::Key;
 use crate::kernel::process::{self, PerProcess};
 use crate::manager;
-use crate::socket::{self, Socket, Stage};
+use crate::socket;
+use crate::stream::{Socket, Stage};
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -7,7 +7,8 @@ use super::{allocate, borrowed, boundary, count, fault, release};
 use crate::addr;
 use crate::connect;
 use crate::error::{Error, Result};
-use crate::socket::{self, Socket, Usage};
+use crate::socket::{self, Usage};
+use crate::stream::Socket;
 use std::ffi::c_int;
 use std::net::SocketAddr;
 

@@ -31,7 +31,7 @@ pub unsafe extern "C" fn mptcp_getcaps(fd: c_int, caps: *mut mptcp_caps, size: u
     boundary(|| {
         let socket = if fd == -1 { None } else { Some(borrowed(fd)?) };
         if let Some(fd) = socket {
-            socket::Socket::of(fd)?;
+            crate::stream::Socket::of(fd)?;
         }
         if caps.is_null() {
             return Err(fault("caps"));

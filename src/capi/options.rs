@@ -6,7 +6,8 @@ use super::{allocate, borrowed, boundary, bytes, count, fault, release};
 use crate::addr;
 use crate::error::{Error, Result};
 use crate::kernel::sockopt;
-use crate::socket::{self, Socket, Subflow, Usage};
+use crate::socket::{self, Subflow, Usage};
+use crate::stream::Socket;
 use std::ffi::{c_int, c_void};
 
 const SUBFLOW: usize = size_of::<mptcp_subflow>();

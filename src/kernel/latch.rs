@@ -151,6 +151,29 @@ impl Latch {
         result
     }
 
+    /// Puts the whole namespace in userspace mode; what it said before, unless
+    /// that is what it said.
+    pub fn hold(&mut self) -> Result<Option<String>, Fault> {
+        let guard = self.locked()?;
+        let mut original = Value::default();
+        guard.latch.read(&mut original).map_err(Fault::NoSysctl)?;
+        if guard.latch.is_userspace(&original) {
+            return Ok(None);
+        }
+        let text: &[u8] = if guard.latch.numeric { b"1" } else { USERSPACE };
+        guard.latch.write(text).map_err(Fault::ReadOnly)?;
+        Ok(Some(String::from_utf8_lossy(original.text()).into_owned()))
+    }
+
+    /// Undoes [`Latch::hold`], unless somebody has said something else since.
+    pub fn unhold(&mut self, original: &str) -> Result<(), Fault> {
+        let guard = self.locked()?;
+        if guard.latch.userspace().map_err(Fault::NoSysctl)? {
+            guard.latch.write(original.as_bytes()).map_err(Fault::ReadOnly)?;
+        }
+        Ok(())
+    }
+
     /// Undoes what one left who died in the switch, if so; whoever finds a
     /// namespace in userspace mode calls it before believing that.
     pub fn repair(&mut self) -> Result<(), Fault> {

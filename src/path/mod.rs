@@ -7,9 +7,11 @@ mod direct;
 use crate::engine::Entry;
 use crate::error::{Error, Result};
 use crate::kernel::process;
-use crate::socket::Socket;
+use crate::manager::Facts;
+use crate::stream::Socket;
 use std::net::SocketAddr;
 
+pub use crate::manager::{Control, Start};
 pub use direct::touch;
 
 /// Who acts on paths for this process.
@@ -21,26 +23,6 @@ pub enum Backend {
     Broker,
     /// This process itself, with CAP_NET_ADMIN.
     Direct,
-}
-
-/// Who decides about a socket's paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Control {
-    /// It can't be told.
-    Unknown,
-    /// The in-kernel path manager.
-    Kernel,
-    /// This library, for the one connection.
-    Connection,
-}
-
-/// How the first subflow of a socket is to be bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// As it is: bound by the application, or free.
-    AsIs,
-    /// To one of these local addresses, best first.
-    From(Vec<SocketAddr>),
 }
 
 /// What a backend can do in the calling thread's network namespace.
@@ -65,8 +47,6 @@ pub trait PathControl {
     /// Makes an unconnected socket ready for connect(2) to the first of these
     /// addresses of one peer; done again before every attempt.
     fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start>;
-    /// Whether it was the library that bound the socket.
-    fn has_bound(&self, socket: &Socket<'_>) -> bool;
     /// Notes that the library bound the socket for connect(2).
     fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr);
     /// The connection attempt failed and the socket was disconnected.
@@ -75,10 +55,8 @@ pub trait PathControl {
     fn make_socket(&self, domain: i32, kind: i32) -> Result<std::os::fd::OwnedFd>;
     /// Forgets all that was asked of the socket.
     fn forget(&self, socket: &Socket<'_>);
-    /// The list, `None` where the socket has none.
-    fn list(&self, socket: &Socket<'_>) -> Option<Vec<SocketAddr>>;
-    /// Addresses that the peer announced.
-    fn peers(&self, socket: &Socket<'_>) -> Vec<SocketAddr>;
+    /// What is known of the socket; nothing where that takes making state.
+    fn facts(&self, socket: &Socket<'_>) -> Facts;
     /// Who decides about this socket's paths. An error says why nothing can be
     /// done about them.
     fn control(&self, socket: &Socket<'_>) -> Result<Control>;
@@ -104,6 +82,11 @@ pub fn control() -> Result<&'static dyn PathControl> {
             format!("MPTCPAPI_BACKEND={other:.40}: not one of auto, broker, direct, none"),
         )),
     }
+}
+
+/// The list of a socket, `None` where it has none.
+pub fn list(socket: &Socket<'_>) -> Option<Vec<SocketAddr>> {
+    existing()?.facts(socket).list
 }
 
 /// The backend that already has state in this process; a query must not make

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an application asks about one of its sockets: looked at with its
+//! descriptor ([`prepare`]), decided by the engine, finished with the
+//! descriptor again where the socket is not connected ([`settle`]).
+//!
+//! Both halves run in a pair of [`Hands`]: they take the socket's lock.
+
+use super::{Control, Hands, Prepared, Start};
+use crate::addr::{self, LIST_MAX};
+use crate::engine::{Connection, Device, Entry, Event, Key, Phase, Time};
+use crate::error::{Errno, Error, Result};
+use crate::kernel::{route, sockopt};
+use crate::stream::{Socket, Stage};
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// TCP_MULTIPATH_ADD: the entries have passed [`crate::addr::checked`].
+    Add(Vec<Entry>),
+    /// TCP_MULTIPATH_REMOVE.
+    Remove {
+        /// Canonical; port 0 names every port.
+        addrs: Vec<SocketAddr>,
+        /// How long to wait for alternatives.
+        patience: Time,
+    },
+    /// Bring an unconnected socket that is bound to an address or a device
+    /// under the restriction to it.
+    RespectBinding,
+    /// Make an unconnected socket ready for connect(2) to the first of these
+    /// addresses of one peer.
+    BeforeConnect(Vec<SocketAddr>),
+    /// Put a socket under control that nothing is asked of yet.
+    Take,
+    /// Who decides about its paths?
+    Control,
+    /// What is known of it?
+    Facts,
+}
+
+/// What comes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// In force, or accepted for later.
+    Done,
+    /// For [`Call::BeforeConnect`].
+    Start(Start),
+    /// For [`Call::Control`].
+    Control(Control),
+    /// For [`Call::Facts`].
+    Facts(Facts),
+}
+
+/// What is known of a socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The list, `None` where there is none.
+    pub list: Option<Vec<SocketAddr>>,
+    /// Addresses of the peer, announced or named.
+    pub peers: Vec<SocketAddr>,
+    /// What the library bound it to.
+    pub bound: Option<SocketAddr>,
+}
+
+/// A call with what is known of its socket so far.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The socket.
+    pub key: Key,
+    /// What is asked.
+    pub call: Call,
+    /// What the engine knows, if anything.
+    pub known: Option<Connection>,
+    /// What was done to it.
+    pub prepared: Prepared,
+    /// The engine was asked for the token that the socket has.
+    pub adopted: bool,
+    /// A list on a listener may put the namespace in userspace mode.
+    pub servers: bool,
+}
+
+/// What the descriptor shows.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// Its token, which the engine may know.
+    Token(u32),
+    /// All that is needed.
+    Socket(Box<Sight>),
+}
+
+/// The socket as it was found, and what was done to it.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// How far it is.
+    pub stage: Stage,
+    /// It was disconnected, and what was known of it counts no more.
+    pub lost: bool,
+    /// It has been switched.
+    pub switched: Option<Switched>,
+    /// What the application bound it to.
+    pub binding: Option<(Option<SocketAddr>, Option<Device>)>,
+    /// The connection, where the engine had not seen it begin.
+    pub snapshot: Option<Event>,
+    /// This host's addresses, where a start may be chosen from them.
+    pub host: Vec<SocketAddr>,
+    /// Who decides about its paths.
+    pub control: Control,
+    /// The namespace was put in userspace mode; what it said before.
+    pub held: Option<String>,
+}
+
+/// A socket is under the userspace path manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switched {
+    /// It was never disconnected, which the kernel shows.
+    pub virgin: bool,
+}
+
+/// What became of a list's consequences.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// What the library has bound the socket to now.
+    pub bound: Option<SocketAddr>,
+    /// It was given back to the namespace's path manager.
+    pub released: bool,
+    /// Why it could not be.
+    pub result: Result<()>,
+}
+
+/// Looks at the socket of a call, and switches it where the call needs that.
+pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<Seen> {
+    let socket = Socket::of(fd)?;
+    let stage = socket.stage()?;
+    let mut asked = asked.clone();
+    // connect(AF_UNSPEC) drops list and control, and nothing tells of it where
+    // there was no connection.
+    let waiting = asked.known.as_ref().is_some_and(|c| c.phase == Phase::Prepared);
+    let lost = waiting && hands.lost(fd, &asked.prepared) && stage == Stage::Unconnected;
+    if lost {
+        asked.known = None;
+        asked.prepared = Prepared::default();
+    }
+    let token = sockopt::info(fd).map_or(0, |info| info.token);
+    let known_open = asked.known.as_ref().is_some_and(|c| c.phase == Phase::Open && c.token == Some(token));
+    let connected = stage == Stage::Connected;
+    if token != 0 && connected && !known_open && !asked.adopted {
+        return Ok(Seen::Token(token));
+    }
+    let mut sight = Sight {
+        stage,
+        lost,
+        switched: None,
+        binding: None,
+        snapshot: None,
+        host: Vec::new(),
+        control: Control::Unknown,
+        held: None,
+    };
+    let known = asked.known.as_ref();
+    match &asked.call {
+        Call::Add(entries) => match stage {
+            Stage::Ended => return Err(socket.not_connected()),
+            Stage::Unconnected => {
+                check(&socket, known, entries, false)?;
+                switch(hands, &socket, &asked, &mut sight)?;
+            }
+            Stage::Listening => {
+                sight.held = serve(hands, &asked)?;
+                check(&socket, known, entries, true)?;
+                sight.binding = Some((None, binding(&socket, &asked.prepared).1));
+            }
+            Stage::Connecting => {
+                if !known.is_some_and(|c| c.listed) {
+                    return Err(Error::new(
+                        libc::EOPNOTSUPP,
+                        "the socket is connecting without a list: ADD before connect(2), or after it",
+                    ));
+                }
+                check(&socket, known, entries, false)?;
+            }
+            Stage::Connected => {
+                connection(hands, &socket, &asked, token, &mut sight)?;
+                check(&socket, known, entries, false)?;
+            }
+        },
+        Call::Remove { addrs, .. } => {
+            for addr in addrs {
+                socket.check_family(addr)?;
+            }
+            match stage {
+                Stage::Connected => connection(hands, &socket, &asked, token, &mut sight)?,
+                Stage::Listening => sight.held = serve(hands, &asked)?,
+                Stage::Connecting if !known.is_some_and(|c| c.listed) => {
+                    return Err(Error::new(libc::EOPNOTSUPP, "the socket is connecting without a list"));
+                }
+                _ => {}
+            }
+            if !known.is_some_and(Connection::restricted) {
+                for addr in addrs {
+                    let probe = addr::with_port(*addr, 0);
+                    route::bindable(&probe).map_err(|errno| cannot_bind(errno, addr))?;
+                }
+            }
+            if stage == Stage::Unconnected {
+                switch(hands, &socket, &asked, &mut sight)?;
+            }
+        }
+        Call::RespectBinding => {
+            let bound = binding(&socket, &asked.prepared);
+            if bound.0.is_some() || bound.1.is_some() {
+                switch(hands, &socket, &asked, &mut sight)?;
+            }
+        }
+        Call::BeforeConnect(peers) => {
+            let bound = binding(&socket, &asked.prepared);
+            let free = bound.0.is_none() && bound.1.is_none();
+            let steered = known.is_some_and(Connection::steers);
+            if steered || !free || peers.len() > 1 {
+                switch(hands, &socket, &asked, &mut sight)?;
+                if free && !known.is_some_and(Connection::restricted) {
+                    // Routing's choice, made now: a switched socket that is
+                    // not bound can get another address id than 0 for it.
+                    let host = route::host_addresses().unwrap_or_default();
+                    sight.host = host.into_iter().map(|host| host.addr).collect();
+                }
+            }
+        }
+        Call::Take => sight.switched = Some(hands.switch(fd, asked.prepared)?),
+        Call::Control => {
+            let ours = match known {
+                Some(c) if c.phase == Phase::Open => Some(!c.foreign),
+                _ if asked.prepared.switched => Some(true),
+                _ => None,
+            };
+            let ours = match ours {
+                Some(ours) => ours,
+                None if token != 0 && connected => hands.controls(token)?,
+                None => hands.in_userspace_mode(),
+            };
+            sight.control = if ours { Control::Connection } else { Control::Kernel };
+        }
+        Call::Facts => {}
+    }
+    Ok(Seen::Socket(Box::new(sight)))
+}
+
+/// Puts an unconnected socket under control.
+fn switch(hands: &mut Hands, socket: &Socket<'_>, asked: &Asked, sight: &mut Sight) -> Result<()> {
+    sight.binding = Some(binding(socket, &asked.prepared));
+    sight.switched = Some(hands.switch(socket.fd, asked.prepared)?);
+    Ok(())
+}
+
+/// Accepted connections are under control in userspace mode only.
+fn serve(hands: &mut Hands, asked: &Asked) -> Result<Option<String>> {
+    if hands.in_userspace_mode() {
+        return Ok(None);
+    }
+    if asked.servers {
+        return hands.hold_userspace_mode();
+    }
+    Err(Error::new(
+        libc::EOPNOTSUPP,
+        "accepted connections are the in-kernel path manager's: a server's list needs \
+         net.mptcp.path_manager=userspace in this network namespace",
+    ))
+}
+
+/// Makes the connection behind a connected socket known.
+fn connection(
+    hands: &mut Hands,
+    socket: &Socket<'_>,
+    asked: &Asked,
+    token: u32,
+    sight: &mut Sight,
+) -> Result<()> {
+    if token == 0 {
+        return Err(socket.no_mptcp());
+    }
+    if asked.known.as_ref().is_some_and(|c| c.phase == Phase::Open && c.token == Some(token)) {
+        return Ok(());
+    }
+    let pairs = socket.listed()?;
+    sight.snapshot = Some(hands.discover(socket.fd, asked.key, token, pairs)?);
+    Ok(())
+}
+
+/// Binds the socket as its list wants it, and gives it back where nothing
+/// steers it any more. `known` is the state after the engine's answer.
+pub fn settle(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Settled {
+    let mut settled = Settled { bound: asked.prepared.bound, released: false, result: Ok(()) };
+    let (Ok(socket), Some(known)) = (Socket::of(fd), &asked.known) else { return settled };
+    settled.bound = adjust_bind(&socket, known, settled.bound);
+    if !known.steers() && asked.prepared.switched {
+        settled.result = hands.release(fd);
+        settled.released = settled.result.is_ok();
+    }
+    settled
+}
+
+/// What the application bound an unconnected socket to: an address, a device.
+fn binding(socket: &Socket<'_>, prepared: &Prepared) -> (Option<SocketAddr>, Option<Device>) {
+    (bound_by_application(socket, prepared.bound), socket.device())
+}
+
+/// The specific address that the application, not the library, bound it to.
+pub fn bound_by_application(socket: &Socket<'_>, ours: Option<SocketAddr>) -> Option<SocketAddr> {
+    let name = sockopt::sockname(socket.fd).ok().map(addr::canonical);
+    name.filter(|name| {
+        // Ours has no port yet: the application's always has one.
+        let by_us = name.port() == 0 && ours.is_some_and(|ours| addr::same_ip(&ours, name));
+        !addr::is_wildcard(name) && !by_us
+    })
+}
+
+/// Every address must be of this host and of a family the socket can use, and
+/// its port free; one that the socket has already was checked before.
+fn check(socket: &Socket<'_>, known: Option<&Connection>, entries: &[Entry], listening: bool) -> Result<()> {
+    for entry in entries {
+        socket.check_family(&entry.addr)?;
+        if known.is_some_and(|c| c.entries.iter().any(|e| e.addr == entry.addr)) {
+            continue;
+        }
+        let own = sockopt::sockname(socket.fd).ok().map(addr::canonical);
+        let probe = match own {
+            Some(own) if listening || own == entry.addr => addr::with_port(entry.addr, 0),
+            _ => entry.addr,
+        };
+        route::bindable(&probe).map_err(|errno| cannot_bind(errno, &entry.addr))?;
+    }
+    let known = known.map(|c| c.entries.as_slice()).unwrap_or_default();
+    let fresh = entries.iter().filter(|e| !known.iter().any(|k| k.addr == e.addr)).count();
+    if known.len() + fresh > LIST_MAX {
+        return Err(Error::new(libc::ENOSPC, format!("a socket's list holds {LIST_MAX} addresses at most")));
+    }
+    Ok(())
+}
+
+fn cannot_bind(errno: Errno, addr: &SocketAddr) -> Error {
+    match errno {
+        Errno(libc::EADDRNOTAVAIL | libc::ENODEV | libc::EINVAL | libc::ENXIO) => {
+            Error::new(libc::EADDRNOTAVAIL, format!("{} is not an address of this host", addr.ip()))
+        }
+        Errno(libc::EADDRINUSE) => {
+            Error::new(libc::EADDRINUSE, format!("port {} of {} is taken", addr.port(), addr.ip()))
+        }
+        Errno(libc::EACCES) => Error::new(
+            libc::EACCES,
+            format!("port {} of {} needs CAP_NET_BIND_SERVICE", addr.port(), addr.ip()),
+        ),
+        Errno(libc::EAFNOSUPPORT) => Error::new(libc::EOPNOTSUPP, "IPv6 is off on this host"),
+        errno => Error::kernel(errno, &format!("binding to {addr}")),
+    }
+}
+
+/// Without late binding the initial subflow is routing's choice; so where one
+/// address is all there is, the socket is bound to it, in a way that the
+/// application can still bind it itself. What we have bound it to then.
+fn adjust_bind(socket: &Socket<'_>, known: &Connection, ours: Option<SocketAddr>) -> Option<SocketAddr> {
+    let listed = |addr: &SocketAddr| known.entries.iter().any(|e| addr::same_ip(&e.addr, addr));
+    let only = match known.entries.as_slice() {
+        [entry]
+            if entry.subflow
+                && entry.addr.port() == 0
+                && known.bound.is_none()
+                && known.device.is_none()
+                && socket.only_family(&entry.addr) =>
+        {
+            Some(entry.addr)
+        }
+        _ => None,
+    };
+    let keep = ours.filter(|ours| listed(ours));
+    if keep.is_some() {
+        return keep;
+    }
+    if ours.is_some() {
+        let _ = socket.late_bind(&socket.wildcard());
+    }
+    let unbound = || {
+        sockopt::sockname(socket.fd)
+            .is_ok_and(|name| addr::is_wildcard(&addr::canonical(name)) && name.port() == 0)
+    };
+    only.filter(|only| unbound() && socket.late_bind(only).is_ok())
+}

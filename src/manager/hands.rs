@@ -1,0 +1,596 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a manager has done for it: kernel work that can wait for a socket's
+//! lock, whose owner can hold it without end.
+//!
+//! A manager hands out [`Job`]s and takes [`Found`]s. Where nobody else's
+//! sockets are about, one pair of hands does them on the spot; a broker has
+//! several, each in a thread that it can do without.
+
+use super::call::{Asked, Seen, Settled, Switched};
+use super::{Prepared, fault, no_privilege, refused, scoped};
+use crate::addr;
+use crate::engine::{Action, Command, Event, Key, Outcome, Seen as SeenSubflow};
+use crate::error::{Errno, Error, Result};
+use crate::kernel::diag::{Diag, Record};
+use crate::kernel::latch::Latch;
+use crate::kernel::netlink::Refusal;
+use crate::kernel::sockopt::Listed;
+use crate::kernel::{pm, route, sockopt, uapi};
+use crate::stream::is_up;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Names a call of an application while it is under way.
+pub type CallId = u64;
+
+/// Jobs of one lane are done one after the other, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// An application's calls on one socket.
+    Socket(Key),
+    /// Commands to one connection, by its token.
+    Connection(u32),
+    /// What concerns the whole namespace.
+    Namespace,
+}
+
+/// A piece of work.
+#[derive(Debug)]
+pub struct Job {
+    /// What it must not overtake.
+    pub lane: Lane,
+    /// The application's call that it is part of; its descriptor is needed.
+    pub call: Option<CallId>,
+    /// What to do.
+    pub work: Work,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Work {
+    /// Carry out a command of the engine.
+    Command {
+        /// Which.
+        command: Command,
+        /// Inode of the connection, where the pair is the initial one.
+        initial_of: Option<u64>,
+    },
+    /// List every socket of the namespace.
+    Survey,
+    /// Look at one connection's subflows.
+    Look(Look),
+    /// Find out whose a connection is that nobody heard begin.
+    Identify {
+        /// As the survey has it.
+        record: Record,
+        /// Its subflows, as the survey has them.
+        pairs: Vec<Listed>,
+    },
+    /// See whether a subflow asked for as backup is one.
+    Backup {
+        /// The connection.
+        token: u32,
+        /// The subflow.
+        local: SocketAddr,
+        /// The subflow.
+        remote: SocketAddr,
+    },
+    /// Look at a call's socket, and switch it where that is due.
+    Prepare(Box<Asked>),
+    /// Bind, unbind, give back, after a list has changed.
+    Settle(Box<Asked>),
+}
+
+/// One connection to look at.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The kernel's token.
+    pub token: u32,
+    /// The socket.
+    pub key: Key,
+    /// This end accepted it.
+    pub server: bool,
+    /// The initial pair.
+    pub initial: (SocketAddr, SocketAddr),
+    /// Its subflows as they were listed.
+    pub pairs: Vec<Listed>,
+    /// What had been heard of it by then.
+    pub heard: u64,
+}
+
+/// Every socket of a namespace.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// TCP sockets by their descriptor's inode.
+    pub by_inode: HashMap<u64, Vec<Record>>,
+    /// MPTCP connections.
+    pub connections: Vec<Record>,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum Found {
+    /// For the engine as it is.
+    Event(Event),
+    /// Nothing.
+    Nothing,
+    /// A listening socket was made, for the command with this tag.
+    Listener {
+        /// The command.
+        tag: u64,
+        /// Of the application's socket that it serves.
+        key: Key,
+        /// The socket.
+        socket: OwnedFd,
+        /// Where.
+        addr: SocketAddr,
+    },
+    /// The survey, or that it is to be done again.
+    Census(std::result::Result<Census, Refusal>),
+    /// The state of a connection; `heard` as it was asked.
+    Snapshot {
+        /// For the engine.
+        event: Event,
+        /// From the look.
+        look: Look,
+    },
+    /// A connection that began unheard.
+    Identified {
+        /// [`Event::Created`].
+        event: Event,
+        /// Its subflows.
+        pairs: Vec<Listed>,
+    },
+    /// A call's socket.
+    Prepared(Result<Seen>),
+    /// What was bound and given back.
+    Settled(Settled),
+}
+
+/// The kernel, as far as it can make one wait.
+#[derive(Debug)]
+pub struct Hands {
+    namespace: u64,
+    commands: pm::Commands,
+    commands_cookie: u64,
+    diag: Diag,
+    diag_cookie: u64,
+    latch: Latch,
+    /// A switched socket has shown that it is one: this kernel shows it.
+    shows: bool,
+    /// The sockets are strangers': see that each can be locked before a
+    /// command takes generic netlink along.
+    wary: bool,
+}
+
+impl Hands {
+    /// Opens the calling thread's network namespace, whose cookie is
+    /// `namespace`. EPERM without CAP_NET_ADMIN over it; EOPNOTSUPP where the
+    /// kernel can't control single connections (before 5.19).
+    pub fn open(namespace: u64, wary: bool) -> Result<Self> {
+        let commands = pm::Commands::open().map_err(|refusal| match refusal.errno {
+            Errno(libc::ENOENT) => Error::new(libc::EOPNOTSUPP, "this kernel has no Multipath TCP"),
+            _ => refused(&refusal, "opening generic netlink"),
+        })?;
+        if !commands.family().userspace {
+            return Err(Error::new(
+                libc::EOPNOTSUPP,
+                "this kernel can't control the paths of single connections (Linux 5.19 can)",
+            ));
+        }
+        let cookie = |fd: BorrowedFd<'_>| {
+            sockopt::cookie(fd).map_err(|e| Error::kernel(e, "asking a socket's cookie"))
+        };
+        let diag = Diag::open().map_err(|e| Error::kernel(e, "opening inet_diag"))?;
+        let (commands_cookie, diag_cookie) = (cookie(commands.as_fd())?, cookie(diag.as_fd())?);
+        let latch = Latch::open(namespace).map_err(fault)?;
+        let shows = shows_since_long();
+        Ok(Self { namespace, commands, commands_cookie, diag, diag_cookie, latch, shows, wary })
+    }
+
+    /// The path manager's family.
+    pub fn family(&self) -> pm::Family {
+        self.commands.family()
+    }
+
+    /// Whether all its descriptors are still the ones it opened.
+    pub fn intact(&self) -> bool {
+        let own = |fd: BorrowedFd<'_>, cookie| sockopt::cookie(fd) == Ok(cookie);
+        own(self.commands.as_fd(), self.commands_cookie)
+            && own(self.diag.as_fd(), self.diag_cookie)
+            && self.latch.intact()
+    }
+
+    /// Whether the calling thread is in the network namespace.
+    pub fn at_home(&self) -> bool {
+        sockopt::thread_netns().map_or(true, |namespace| namespace == self.namespace)
+    }
+
+    /// Whether the whole namespace is in userspace mode.
+    pub fn userspace_mode(&self) -> bool {
+        self.latch.userspace() == Ok(true)
+    }
+
+    /// The same, after a look whether that is what a killed process left.
+    pub fn in_userspace_mode(&mut self) -> bool {
+        if self.userspace_mode() {
+            // Without a lock file there is no record either.
+            let _ = self.latch.repair();
+        }
+        self.userspace_mode()
+    }
+
+    /// Puts the whole namespace in userspace mode, for a listener's list. What
+    /// it said before, if something else.
+    pub(super) fn hold_userspace_mode(&mut self) -> Result<Option<String>> {
+        self.latch.hold().map_err(fault)
+    }
+
+    /// Why sockets can't be switched here, if so.
+    pub fn switchable(&self) -> Result<()> {
+        match self.latch.writable() {
+            Err(errno) if !self.userspace_mode() => Err(fault(crate::kernel::latch::Fault::ReadOnly(errno))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The switch's sysctl and lock.
+    pub fn latch(&mut self) -> &mut Latch {
+        &mut self.latch
+    }
+
+    /// Looks that take no lock.
+    pub fn diag(&mut self) -> &mut Diag {
+        &mut self.diag
+    }
+
+    /// Reads what the kernel's own path manager would do here.
+    pub fn commands(&mut self) -> &mut pm::Commands {
+        &mut self.commands
+    }
+
+    /// Does a job; `fd` is the descriptor of the call that it is part of.
+    pub fn run(&mut self, work: Work, fd: Option<BorrowedFd<'_>>) -> Found {
+        let lost = || Error::new(libc::EBADF, "the socket was closed meanwhile");
+        match work {
+            Work::Command { command, initial_of } => self.command(&command, initial_of),
+            Work::Survey => Found::Census(self.survey()),
+            Work::Look(look) => self.look(look),
+            Work::Identify { record, pairs } => self.identify(&record, pairs),
+            Work::Backup { token, local, remote } => match self.diag.subflow(&local, &remote) {
+                Ok(Some(Record { subflow: Some(facts), .. }))
+                    if facts.flags & uapi::SUBFLOW_FLAG_BKUP_LOC == 0 =>
+                {
+                    Found::Event(Event::NotBackup { token, local, remote })
+                }
+                _ => Found::Nothing,
+            },
+            Work::Prepare(asked) => Found::Prepared(match fd {
+                Some(fd) => super::call::prepare(self, &asked, fd),
+                None => Err(lost()),
+            }),
+            Work::Settle(asked) => Found::Settled(match fd {
+                Some(fd) => super::call::settle(self, &asked, fd),
+                None => Settled { bound: asked.prepared.bound, released: false, result: Err(lost()) },
+            }),
+        }
+    }
+
+    fn command(&mut self, command: &Command, initial_of: Option<u64>) -> Found {
+        let tag = command.tag;
+        if let Action::Route { remote } = command.action {
+            return Found::Event(Event::Routed { tag, local: route::source(&remote).ok() });
+        }
+        // The token could be another connection's by now.
+        let record =
+            if self.wary { self.diag.connection(command.token) } else { self.diag.connection(command.token) };
+        let ours = match record {
+            Ok(None) => false,
+            Ok(Some(record)) => record.cookie == command.key.cookie,
+            Err(_) => !self.wary,
+        };
+        if !ours {
+            return Found::Event(Event::Done { tag, outcome: Outcome::Gone });
+        }
+        if let Action::Listen { local } = command.action {
+            return match self.listen_for_joins(&local) {
+                Ok(Some(socket)) => Found::Listener { tag, key: command.key, socket, addr: local },
+                Ok(None) => Found::Event(Event::Done { tag, outcome: Outcome::Taken }),
+                Err(refusal) => Found::Event(Event::Done { tag, outcome: Outcome::Refused(refusal.errno.0) }),
+            };
+        }
+        Found::Event(Event::Done { tag, outcome: self.carry_out(command, initial_of) })
+    }
+
+    fn carry_out(&mut self, command: &Command, initial_of: Option<u64>) -> Outcome {
+        let token = command.token;
+        let result = match command.action {
+            Action::Create { local, id, remote, backup, ifindex } => {
+                self.commands.create(token, &pm::Local { addr: local, id, backup, ifindex }, &remote)
+            }
+            Action::Destroy { local, remote } => self.close_subflow(token, &local, &remote, initial_of),
+            Action::Announce { local, id } => {
+                let ifindex = 0;
+                self.commands.announce(token, &pm::Local { addr: local, id, backup: false, ifindex })
+            }
+            Action::Remove { id } => self.commands.remove(token, id),
+            Action::SetBackup { local, remote, backup } => {
+                self.commands.set_backup(token, &local, &remote, backup)
+            }
+            Action::Listen { .. } | Action::Route { .. } => Ok(()),
+        };
+        match result {
+            Ok(()) => Outcome::Taken,
+            Err(Refusal { errno: Errno(libc::ENOTCONN), .. }) => Outcome::NotReady,
+            Err(Refusal { errno: Errno(libc::EINVAL), text }) => {
+                if text.contains("userspace PM not selected") {
+                    Outcome::NotOurs
+                } else if text.contains("token") {
+                    Outcome::Gone
+                } else if text.contains("did not match") {
+                    Outcome::Mismatch
+                } else {
+                    Outcome::Refused(libc::EINVAL)
+                }
+            }
+            Err(refusal) => Outcome::Refused(refusal.errno.0),
+        }
+    }
+
+    /// Closes one subflow. Where the initial one is dead and another has its
+    /// addresses and ports, the kernel's command ends at the dead one and says
+    /// that it is done.
+    fn close_subflow(
+        &mut self,
+        token: u32,
+        local: &SocketAddr,
+        remote: &SocketAddr,
+        initial_of: Option<u64>,
+    ) -> std::result::Result<(), Refusal> {
+        self.commands.destroy(token, local, remote)?;
+        if let Some(inode) = initial_of
+            && let Ok(Some(record)) = self.diag.tuple(local, remote)
+            && is_up(record.state)
+            && record.inode == inode
+        {
+            self.diag.destroy(local, remote)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a listening socket at this address, unless one is there that
+    /// takes joins.
+    fn listen_for_joins(&mut self, local: &SocketAddr) -> std::result::Result<Option<OwnedFd>, Refusal> {
+        let domain = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        let socket = sockopt::socket(domain, kind, libc::IPPROTO_MPTCP)?;
+        let fd = socket.as_fd();
+        sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        if local.is_ipv6() {
+            sockopt::set_int(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+        }
+        match sockopt::bind(fd, local).and_then(|()| sockopt::listen(fd, 1024)) {
+            Ok(()) => Ok(Some(socket)),
+            Err(Errno(libc::EADDRINUSE)) => {
+                let covered = self.diag.listeners()?.iter().any(|listener| {
+                    let there = addr::canonical(listener.local);
+                    listener.local.port() == local.port()
+                        && (addr::is_wildcard(&there) || addr::same_ip(&there, local))
+                });
+                if covered { Ok(None) } else { Err(Errno(libc::EADDRINUSE).into()) }
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn survey(&mut self) -> std::result::Result<Census, Refusal> {
+        // Connections first: one that begins in between has an event to come.
+        let connections = self.diag.connections()?;
+        Ok(Census { by_inode: self.diag.by_inode()?, connections })
+    }
+
+    /// All subflows of a connection, with what inet_diag adds.
+    pub(super) fn look(&mut self, look: Look) -> Found {
+        let (token, key, server, initial) = (look.token, look.key, look.server, look.initial);
+        match self.diag.connection(token) {
+            // Not accepted yet: its subflows have no inode to find them by.
+            Ok(Some(record)) if record.cookie == key.cookie && record.inode == 0 => return Found::Nothing,
+            Ok(Some(record)) if record.cookie == key.cookie => {}
+            Ok(_) => return Found::Event(Event::Closed { token }),
+            Err(_) => return Found::Nothing,
+        }
+        let mut subflows = Vec::new();
+        let mut ready = false;
+        for pair in look.pairs.iter().filter(|p| is_up(p.state) || p.state == uapi::TCP_SYN_SENT) {
+            let Ok(Some(Record { subflow: Some(facts), device, .. })) =
+                self.diag.subflow(&pair.local, &pair.remote)
+            else {
+                continue;
+            };
+            if facts.token != token {
+                continue;
+            }
+            let first = facts.flags & uapi::SUBFLOW_FLAG_MCAP != 0;
+            ready |= facts.flags & uapi::SUBFLOW_FLAG_FULLY_ESTABLISHED != 0;
+            subflows.push(SeenSubflow {
+                local: scoped(pair.local, device),
+                remote: scoped(pair.remote, device),
+                local_id: facts.local_id,
+                remote_id: facts.remote_id,
+                up: is_up(pair.state),
+                initial: first,
+            });
+        }
+        let event = Event::Snapshot { token, key, server, initial, ready, subflows };
+        Found::Snapshot { event, look }
+    }
+
+    /// The token and role of a connection that the survey found.
+    fn identify(&mut self, record: &Record, mut pairs: Vec<Listed>) -> Found {
+        let first = Listed { id: 0, state: record.state, local: record.local, remote: record.remote };
+        if pairs.is_empty() {
+            pairs.push(first);
+        }
+        // The initial subflow, or where it is gone any other.
+        let mut facts = None;
+        for pair in std::iter::once(&first).chain(&pairs) {
+            if let Ok(Some(Record { subflow: Some(found), .. })) =
+                self.diag.subflow(&pair.local, &pair.remote)
+            {
+                facts = Some(found);
+                break;
+            }
+        }
+        let Some(facts) = facts.filter(|f| f.token != 0) else { return Found::Nothing };
+        let is_initial = facts.flags & uapi::SUBFLOW_FLAG_MCAP != 0;
+        let initial = SeenSubflow {
+            local: scoped(record.local, record.device),
+            remote: scoped(record.remote, record.device),
+            local_id: if is_initial { facts.local_id } else { 0 },
+            remote_id: if is_initial { facts.remote_id } else { 0 },
+            up: true,
+            initial: true,
+        };
+        let event = Event::Created {
+            token: facts.token,
+            key: Key { cookie: record.cookie, inode: record.inode },
+            initial,
+            server: facts.flags & uapi::SUBFLOW_FLAG_ACTIVE == 0,
+        };
+        Found::Identified { event, pairs }
+    }
+
+    /// A connection that the engine has not seen begin, for a call.
+    /// EOPNOTSUPP where the in-kernel path manager has it.
+    pub(super) fn discover(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        key: Key,
+        token: u32,
+        pairs: Vec<Listed>,
+    ) -> Result<Event> {
+        if !self.controls(token)? {
+            return Err(crate::engine::not_ours());
+        }
+        let asking = |e| Error::kernel(e, "asking the connection's addresses");
+        let initial = (sockopt::sockname(fd).map_err(asking)?, sockopt::peername(fd).map_err(asking)?);
+        let mut active = None;
+        for pair in &pairs {
+            if let Ok(Some(Record { subflow: Some(facts), .. })) =
+                self.diag.subflow(&pair.local, &pair.remote)
+            {
+                let asked = facts.flags & uapi::SUBFLOW_FLAG_ACTIVE != 0;
+                active = Some(active.unwrap_or(false) || asked);
+            }
+        }
+        let look = Look { token, key, server: active == Some(false), initial, pairs, heard: 0 };
+        match self.look(look) {
+            Found::Snapshot { event, .. } => Ok(event),
+            _ => Err(Error::new(libc::ENOTCONN, "the connection ended")),
+        }
+    }
+
+    /// Whether a connection is under the userspace path manager.
+    pub(super) fn controls(&mut self, token: u32) -> Result<bool> {
+        self.commands.controls(token).map_err(|refusal| match refusal.errno {
+            Errno(libc::EPERM) => no_privilege(),
+            _ => refused(&refusal, "asking for control of the connection"),
+        })
+    }
+
+    /// Puts an unconnected socket under the userspace path manager. What the
+    /// switch would lose is kept.
+    pub(super) fn switch(&mut self, fd: BorrowedFd<'_>, before: Prepared) -> Result<Switched> {
+        if before.switched {
+            return Ok(Switched { virgin: before.virgin });
+        }
+        // A namespace in userspace mode gave the socket that path manager when
+        // it was made; where the kernel shows it, leave the socket alone.
+        let shown = || sockopt::info(fd).is_ok_and(|info| info.subflows_max == 0);
+        let as_made = self.in_userspace_mode() && shown();
+        if !as_made {
+            let mut tries = 0;
+            loop {
+                keeping(fd, |fd| self.latch.switch(fd).map_err(fault))?;
+                tries += 1;
+                // Somebody without our lock can undo the switch; a kernel that
+                // doesn't show it, or a namespace without limits, is believed.
+                if shown() {
+                    self.shows = self.shows || tells_limits();
+                    break;
+                }
+                if !self.shows || !tells_limits() {
+                    break;
+                }
+                if tries == 3 {
+                    return Err(Error::new(
+                        libc::EIO,
+                        "another process changes net.mptcp.path_manager without the common lock: the socket is not \
+                         under path control",
+                    ));
+                }
+            }
+        }
+        Ok(Switched { virgin: as_made && sockopt::first_id(fd) != Some(0) })
+    }
+
+    /// Gives an unconnected socket back to the namespace's path manager.
+    pub(super) fn release(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+        keeping(fd, |fd| self.latch.release(fd).map_err(fault))
+    }
+
+    /// Makes a socket under the userspace path manager.
+    pub fn socket(&mut self, domain: i32, kind: i32) -> Result<OwnedFd> {
+        self.latch.socket(domain, kind, libc::IPPROTO_MPTCP).map_err(fault)
+    }
+
+    /// Whether the application has disconnected an unconnected socket, which
+    /// took it from our control. The kernel shows that by the path manager
+    /// (6.12, in a namespace of the in-kernel one), or by a first subflow that
+    /// has lost its number.
+    pub(super) fn lost(&self, fd: BorrowedFd<'_>, prepared: &Prepared) -> bool {
+        let in_kernel = || self.shows && sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0);
+        prepared.switched && (in_kernel() || (prepared.virgin && sockopt::first_id(fd) == Some(0)))
+    }
+}
+
+/// Whether MPTCP_INFO of a fresh socket tells the in-kernel limits: then a
+/// switched one can show that it is, by saying 0 (not on 6.1).
+fn tells_limits() -> bool {
+    let Ok(fresh) =
+        sockopt::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP)
+    else {
+        return false;
+    };
+    sockopt::info(fresh.as_fd()).is_ok_and(|info| info.subflows_max != 0)
+}
+
+/// Every kernel with this sysctl (6.15) shows the switch; some before do, as
+/// 6.12: the first switched socket tells.
+fn shows_since_long() -> bool {
+    std::path::Path::new("/proc/sys/net/mptcp/path_manager").exists()
+}
+
+/// Runs `act`, which disconnects the socket, and gives it back the options
+/// that this loses: TCP_CONGESTION and TCP_MAXSEG.
+fn keeping(fd: BorrowedFd<'_>, act: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+    let mut congestion = [0u8; 16];
+    let len = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut congestion);
+    let maxseg = sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG);
+    let result = act(fd);
+    if let Ok(name) = len.map(|len| congestion.get(..len).unwrap_or_default()) {
+        let mut now = [0u8; 16];
+        let same = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut now)
+            .is_ok_and(|len| now.get(..len) == Some(name));
+        if !same {
+            let _ = sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
+        }
+    }
+    if let Ok(before) = maxseg
+        && sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG) != Ok(before)
+    {
+        let _ = sockopt::set_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG, before);
+    }
+    result
+}

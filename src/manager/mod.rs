@@ -1,0 +1,819 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One network namespace's path manager: the engine joined to the kernel.
+//!
+//! It never waits and has no thread: whoever owns it steps it, whenever its
+//! event socket is readable or a timer of the engine is due, and else when it
+//! pleases. What can wait for a socket's lock it hands out as [`Job`]s, which
+//! the owner has done by [`Hands`], on the spot or in a thread, and reports.
+
+mod call;
+mod hands;
+
+pub use call::{Answer, Call, Facts, bound_by_application};
+pub use hands::{CallId, Found, Hands, Job, Lane, Work};
+
+use crate::addr;
+use crate::engine::{
+    Action, Engine, Entry, Event, Key, Notice, Outcome, Phase, Request, RequestId, Seen, Time,
+};
+use crate::error::{Errno, Error, Result};
+use crate::kernel::diag::Diag;
+use crate::kernel::latch::Fault;
+use crate::kernel::netlink::Refusal;
+use crate::kernel::sockopt::Listed;
+use crate::kernel::{pm, process, sockopt};
+use crate::stream::{Stage, is_up};
+use call::{Asked, Settled, Sight};
+use hands::{Census, Look};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Who decides about a socket's paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// It can't be told.
+    Unknown,
+    /// The in-kernel path manager.
+    Kernel,
+    /// This library, for the one connection.
+    Connection,
+}
+
+/// How the first subflow of a socket is to be bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As it is: bound by the application, or free.
+    AsIs,
+    /// To one of these local addresses, best first.
+    From(Vec<SocketAddr>),
+}
+
+/// What was done to an unconnected socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// It is under the userspace path manager.
+    pub switched: bool,
+    /// We bound it, there.
+    pub bound: Option<SocketAddr>,
+    /// It was never disconnected, which the kernel shows.
+    pub virgin: bool,
+}
+
+/// A listening socket of our own, for joins only.
+#[derive(Debug)]
+struct JoinListener {
+    socket: OwnedFd,
+    addr: SocketAddr,
+    /// SO_COOKIE of the application's socket that it serves.
+    cookie: u64,
+    /// Its own.
+    own_cookie: u64,
+}
+
+/// An application's call that is under way.
+#[derive(Debug)]
+struct Calling {
+    key: Key,
+    call: Call,
+    adopted: bool,
+    /// The list to go back to, once the engine has been asked; what is left to
+    /// do to a socket that is not connected.
+    before: Option<Vec<Entry>>,
+    /// Why it fails, while it is undone.
+    failure: Option<Error>,
+}
+
+/// What waits in a lane. Calls are described when their turn comes: what is
+/// known can change until then.
+#[derive(Debug)]
+enum Todo {
+    Work(Work),
+    Prepare(CallId),
+    Settle(CallId),
+}
+
+/// The path manager of one network namespace.
+#[derive(Debug)]
+pub struct Manager {
+    namespace: u64,
+    events: pm::Events,
+    events_cookie: u64,
+    /// For looks that take no lock.
+    diag: Diag,
+    diag_cookie: u64,
+    engine: Engine,
+    prepared: HashMap<Key, Prepared>,
+    joins: Vec<JoinListener>,
+    joins_checked: u64,
+    calls: HashMap<CallId, Calling>,
+    asking: HashMap<RequestId, CallId>,
+    outcomes: VecDeque<(CallId, Result<Answer>)>,
+    numbers: u64,
+    lanes: HashMap<Lane, VecDeque<Todo>>,
+    /// Lanes with something to do that nobody is at, in order.
+    ready: VecDeque<Lane>,
+    /// Those among them that take a thread of this namespace.
+    away: Vec<Lane>,
+    sweep_at: usize,
+    /// Events were lost and not all has been looked at since.
+    unsure: bool,
+    surveying: bool,
+    /// A list on a listener may put the namespace in userspace mode.
+    servers: bool,
+    /// What the namespace said before it was put in userspace mode.
+    held: Option<String>,
+}
+
+impl Manager {
+    /// Opens the calling thread's network namespace, whose cookie is
+    /// `namespace` and whose path manager's family `family`. EPERM without
+    /// CAP_NET_ADMIN over it; EOPNOTSUPP where the kernel can't show its
+    /// Multipath TCP sockets.
+    pub fn open(namespace: u64, family: pm::Family) -> Result<Self> {
+        let events = pm::Events::open(family).map_err(|errno| match errno {
+            Errno(libc::EPERM) => no_privilege(),
+            _ => Error::kernel(errno, "listening to path-manager events"),
+        })?;
+        Self::with_events(namespace, events)
+    }
+
+    /// The same with an event socket that is there already.
+    pub fn with_events(namespace: u64, events: pm::Events) -> Result<Self> {
+        let cookie = |fd: BorrowedFd<'_>| {
+            sockopt::cookie(fd).map_err(|e| Error::kernel(e, "asking a socket's cookie"))
+        };
+        let mut diag = Diag::open().map_err(|e| Error::kernel(e, "opening inet_diag"))?;
+        // Without it no connection can be recognised, and none be controlled.
+        if let Err(Refusal { errno: Errno(libc::ENOENT), .. }) = diag.listeners() {
+            return Err(Error::new(
+                libc::EOPNOTSUPP,
+                "this kernel can't show its Multipath TCP sockets: CONFIG_INET_MPTCP_DIAG, module mptcp_diag",
+            ));
+        }
+        let (events_cookie, diag_cookie) = (cookie(events.as_fd())?, cookie(diag.as_fd())?);
+        Ok(Self {
+            namespace,
+            events,
+            events_cookie,
+            diag,
+            diag_cookie,
+            engine: Engine::default(),
+            prepared: HashMap::new(),
+            joins: Vec::new(),
+            joins_checked: 0,
+            calls: HashMap::new(),
+            asking: HashMap::new(),
+            outcomes: VecDeque::new(),
+            numbers: 0,
+            lanes: HashMap::new(),
+            ready: VecDeque::new(),
+            away: Vec::new(),
+            sweep_at: 64,
+            unsure: false,
+            surveying: false,
+            servers: false,
+            held: None,
+        })
+    }
+
+    /// Cookie of its network namespace.
+    pub fn namespace(&self) -> u64 {
+        self.namespace
+    }
+
+    /// What the engine knows and decides.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Whether a list on a listener may put the whole namespace in userspace
+    /// mode; it may not, unless said.
+    pub fn allow_servers(&mut self, on: bool) {
+        self.servers = on;
+    }
+
+    /// What the namespace said before a listener's list put it in userspace
+    /// mode, if that is so.
+    pub fn held(&self) -> Option<&str> {
+        self.held.as_deref()
+    }
+
+    /// Whether all its descriptors are still the ones it opened: a program may
+    /// close those that it doesn't know, all or some, and what has their
+    /// numbers then must not be read, written or accepted from.
+    pub fn intact(&self) -> bool {
+        let own = |fd: BorrowedFd<'_>, cookie| sockopt::cookie(fd) == Ok(cookie);
+        own(self.events.as_fd(), self.events_cookie)
+            && own(self.diag.as_fd(), self.diag_cookie)
+            && self.joins.iter().all(|join| own(join.socket.as_fd(), join.own_cookie))
+    }
+
+    /// Opens everything anew and keeps what is known. The old descriptors are
+    /// given up without closing them: the numbers are somebody else's now.
+    pub fn renew(&mut self, family: pm::Family) -> Result<()> {
+        let fresh = Self::open(self.namespace, family)?;
+        std::mem::forget(std::mem::replace(&mut self.events, fresh.events));
+        std::mem::forget(std::mem::replace(&mut self.diag, fresh.diag));
+        std::mem::forget(std::mem::take(&mut self.joins));
+        (self.events_cookie, self.diag_cookie) = (fresh.events_cookie, fresh.diag_cookie);
+        // Nobody listened meanwhile.
+        self.unsure = true;
+        Ok(())
+    }
+
+    /// Readable when there is something to do.
+    pub fn event_fd(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    fn now() -> Time {
+        process::monotonic()
+    }
+
+    /// Events may have been missed: everything is to be looked at.
+    pub fn doubt(&mut self) {
+        self.unsure = true;
+    }
+
+    /// When to step again if nothing is heard before.
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.engine.next_timeout()
+    }
+
+    /// Reads what happened and decides.
+    pub fn step(&mut self) {
+        let mut heard = Vec::new();
+        let overrun = self.events.drain(|event| heard.push(event)) == Err(Errno(libc::ENOBUFS));
+        let mut listeners_changed = false;
+        for event in heard {
+            listeners_changed |=
+                matches!(event, pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. });
+            self.translate(event);
+        }
+        if overrun {
+            self.unsure = true;
+        }
+        if self.unsure && !self.surveying {
+            (self.unsure, self.surveying) = (false, true);
+            self.submit(Lane::Namespace, Todo::Work(Work::Survey));
+        }
+        self.engine.handle(Event::Tick, Self::now());
+        self.run();
+        self.tend_joins(listeners_changed || overrun);
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.handle(event, Self::now());
+    }
+
+    /// Gives an event to the engine in its own words.
+    fn translate(&mut self, event: pm::Event) {
+        let seen = |pair: &pm::Pair, initial| Seen {
+            local: scoped(pair.local, pair.ifindex),
+            remote: scoped(pair.remote, pair.ifindex),
+            local_id: pair.local_id,
+            remote_id: pair.remote_id,
+            up: true,
+            initial,
+        };
+        match event {
+            pm::Event::Created { token, pair, server } => {
+                if let Some(key) = self.awaited(token) {
+                    self.tell(Event::Created { token, key, initial: seen(&pair, true), server });
+                }
+            }
+            pm::Event::Established { token } => self.tell(Event::Established { token }),
+            pm::Event::Closed { token } => {
+                if let Some(key) = self.engine.by_token(token).map(|c| c.key) {
+                    self.prepared.remove(&key);
+                }
+                self.tell(Event::Closed { token });
+            }
+            pm::Event::Announced { token, id, addr } => self.tell(Event::Announced { token, id, addr }),
+            pm::Event::Withdrawn { token, id } => self.tell(Event::Withdrawn { token, id }),
+            pm::Event::SubflowUp { token, pair } => {
+                let subflow = seen(&pair, false);
+                self.tell(Event::SubflowUp { token, subflow });
+                self.see_to_backup(token, &subflow);
+            }
+            pm::Event::SubflowDown { token, pair } => {
+                let subflow = seen(&pair, false);
+                if self.reborn(token, &subflow) {
+                    return;
+                }
+                self.tell(Event::SubflowDown { token, local: subflow.local, remote: subflow.remote });
+            }
+            pm::Event::Priority { .. } | pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. } => {}
+        }
+    }
+
+    /// Linux before 6.2 takes SUBFLOW_CREATE without its flags: a subflow asked
+    /// for as backup is none, and must be made one.
+    fn see_to_backup(&mut self, token: u32, subflow: &Seen) {
+        let (local, remote) = (subflow.local, subflow.remote);
+        if self.engine.by_token(token).is_some_and(|c| c.has_backup(&local, &remote)) {
+            let work = Work::Backup { token, local, remote };
+            self.submit(Lane::Connection(token), Todo::Work(work));
+        }
+    }
+
+    /// Whether a subflow said to be closed is up: a new one on the same ports,
+    /// made before the kernel told of the old one's end.
+    fn reborn(&mut self, token: u32, subflow: &Seen) -> bool {
+        let Some(connection) = self.engine.by_token(token) else { return false };
+        let inode = connection.key.inode;
+        let up = connection.has_up(&subflow.local, &subflow.remote);
+        up && matches!(
+            self.diag.tuple(&subflow.local, &subflow.remote),
+            Ok(Some(record)) if is_up(record.state) && record.inode == inode
+        )
+    }
+
+    /// The socket behind a new token, if it can be one of ours.
+    fn awaited(&mut self, token: u32) -> Option<Key> {
+        if !self.engine.connections().any(|c| c.phase == Phase::Prepared) {
+            return None;
+        }
+        let record = self.diag.connection(token).ok()??;
+        let key = Key { cookie: record.cookie, inode: record.inode };
+        self.engine.connections().any(|c| c.key.cookie == key.cookie).then_some(key)
+    }
+
+    fn submit(&mut self, lane: Lane, todo: Todo) {
+        let waiting = self.lanes.entry(lane).or_insert_with(|| {
+            self.ready.push_back(lane);
+            VecDeque::new()
+        });
+        waiting.push_back(todo);
+    }
+
+    /// The next thing of a lane that is being worked in.
+    fn submit_next(&mut self, lane: Lane, todo: Todo) {
+        match self.lanes.get_mut(&lane) {
+            Some(waiting) => waiting.push_front(todo),
+            None => self.submit(lane, todo),
+        }
+    }
+
+    /// A job for a pair of hands; [`Manager::report`] must follow. Some take a
+    /// thread of this network namespace: `at_home` says whether the caller is
+    /// one.
+    pub fn poll_job(&mut self, at_home: bool) -> Option<Job> {
+        if at_home {
+            self.ready.extend(self.away.drain(..));
+        }
+        loop {
+            let lane = self.ready.pop_front()?;
+            let Some(waiting) = self.lanes.get_mut(&lane) else { continue };
+            if !at_home && waiting.front().is_some_and(homely) {
+                // A thread of another namespace steps us; one of ours will too.
+                self.away.push(lane);
+                continue;
+            }
+            let (work, call) = match waiting.pop_front() {
+                Some(Todo::Work(work)) => (Some(work), None),
+                Some(Todo::Prepare(id)) => (self.asked(id).map(Work::Prepare), Some(id)),
+                Some(Todo::Settle(id)) => (self.asked(id).map(Work::Settle), Some(id)),
+                None => (None, None),
+            };
+            match work {
+                Some(work) => return Some(Job { lane, call, work }),
+                // The call was given up.
+                None => self.leave(lane),
+            }
+        }
+    }
+
+    /// Nobody works in this lane any more.
+    fn leave(&mut self, lane: Lane) {
+        match self.lanes.get(&lane) {
+            Some(waiting) if waiting.is_empty() => drop(self.lanes.remove(&lane)),
+            Some(_) => self.ready.push_back(lane),
+            None => {}
+        }
+    }
+
+    fn asked(&self, id: CallId) -> Option<Box<Asked>> {
+        let calling = self.calls.get(&id)?;
+        Some(Box::new(Asked {
+            key: calling.key,
+            call: calling.call.clone(),
+            known: self.engine.by_key(&calling.key).cloned(),
+            prepared: self.prepared(&calling.key),
+            adopted: calling.adopted,
+            servers: self.servers,
+        }))
+    }
+
+    /// Takes what came of a job.
+    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) {
+        match found {
+            Found::Nothing => {}
+            Found::Event(event) => self.tell(event),
+            Found::Listener { tag, key, socket, addr } => {
+                let outcome = match sockopt::cookie(socket.as_fd()) {
+                    Ok(own_cookie) => {
+                        self.joins.push(JoinListener { socket, addr, cookie: key.cookie, own_cookie });
+                        Outcome::Taken
+                    }
+                    Err(errno) => Outcome::Refused(errno.0),
+                };
+                self.tell(Event::Done { tag, outcome });
+            }
+            Found::Census(census) => {
+                self.surveying = false;
+                match census {
+                    Ok(census) => self.resynchronise(census),
+                    Err(_) => self.unsure = true,
+                }
+            }
+            Found::Snapshot { event, look } => self.looked(event, look),
+            Found::Identified { event, pairs } => self.identified(event, pairs),
+            Found::Prepared(result) => {
+                if let Some(id) = call {
+                    match result {
+                        Ok(call::Seen::Socket(sight)) => self.sighted(id, *sight),
+                        Ok(call::Seen::Token(token)) => self.adopt(id, token),
+                        Err(error) => self.finish(id, Err(error)),
+                    }
+                }
+            }
+            Found::Settled(settled) => {
+                if let Some(id) = call {
+                    self.settled(id, settled);
+                }
+            }
+        }
+        self.run();
+        self.leave(lane);
+    }
+
+    /// Begins a call on a socket; its end is told by [`Manager::outcome`].
+    pub fn call(&mut self, key: Key, call: Call) -> CallId {
+        self.numbers += 1;
+        let id = self.numbers;
+        self.calls.insert(id, Calling { key, call, adopted: false, before: None, failure: None });
+        self.submit(Lane::Socket(key), Todo::Prepare(id));
+        id
+    }
+
+    /// A call that has ended, and how.
+    pub fn outcome(&mut self) -> Option<(CallId, Result<Answer>)> {
+        self.outcomes.pop_front()
+    }
+
+    /// Nobody waits for this call any more. What it has asked for stays asked.
+    pub fn abandon(&mut self, id: CallId) {
+        self.calls.remove(&id);
+    }
+
+    fn finish(&mut self, id: CallId, result: Result<Answer>) {
+        if self.calls.remove(&id).is_some() {
+            self.outcomes.push_back((id, result));
+        }
+    }
+
+    /// An accepted connection is known by its token until its descriptor shows
+    /// up.
+    fn adopt(&mut self, id: CallId, token: u32) {
+        let Some(calling) = self.calls.get_mut(&id) else { return };
+        calling.adopted = true;
+        let key = calling.key;
+        self.engine.adopt(token, key);
+        self.submit_next(Lane::Socket(key), Todo::Prepare(id));
+    }
+
+    /// Goes on with a call whose socket has been looked at.
+    fn sighted(&mut self, id: CallId, sight: Sight) {
+        let Some(calling) = self.calls.get(&id) else { return };
+        let (key, call) = (calling.key, calling.call.clone());
+        if sight.lost {
+            self.forget(key);
+        }
+        if sight.held.is_some() {
+            self.held = sight.held;
+        }
+        if let Some(switched) = sight.switched {
+            let prepared = self.prepared.entry(key).or_default();
+            (prepared.switched, prepared.virgin) = (true, switched.virgin);
+        }
+        if let Some((bound, device)) = sight.binding {
+            self.tell(Event::Binding { key, bound, device });
+        }
+        if let Some(snapshot) = sight.snapshot {
+            self.tell(snapshot);
+        }
+        let unconnected = sight.stage == Stage::Unconnected;
+        match call {
+            Call::Add(entries) => self.ask(id, key, Request::Add(entries), unconnected),
+            Call::Remove { addrs, patience } => {
+                self.ask(id, key, Request::Remove { addrs, patience }, unconnected);
+            }
+            Call::RespectBinding | Call::Take => self.finish(id, Ok(Answer::Done)),
+            Call::BeforeConnect(peers) => {
+                let start = match sight.switched {
+                    None => Start::AsIs,
+                    Some(_) => {
+                        let addrs = peers.into_iter().skip(1).collect();
+                        self.tell(Event::PeerAddresses { key, addrs });
+                        self.start(&key, sight.host)
+                    }
+                };
+                self.finish(id, Ok(Answer::Start(start)));
+            }
+            Call::Control => self.finish(id, Ok(Answer::Control(sight.control))),
+            Call::Facts => {
+                let bound = self.prepared(&key).bound;
+                let facts = match self.engine.by_key(&key) {
+                    Some(c) => {
+                        Facts { list: c.list(), peers: c.peers.iter().map(|p| p.addr).collect(), bound }
+                    }
+                    None => Facts { bound, ..Facts::default() },
+                };
+                self.finish(id, Ok(Answer::Facts(facts)));
+            }
+        }
+    }
+
+    fn start(&self, key: &Key, host: Vec<SocketAddr>) -> Start {
+        match self.engine.by_key(key) {
+            Some(c) if c.bound.is_none() && c.restricted() => Start::From(c.first_choices()),
+            Some(c) if c.bound.is_none() => {
+                Start::From(host.into_iter().filter(|addr| c.allows(addr)).collect())
+            }
+            _ => Start::AsIs,
+        }
+    }
+
+    /// Puts a call's request to the engine. Where the socket isn't connected,
+    /// its binding follows the list.
+    fn ask(&mut self, id: CallId, key: Key, request: Request, settle: bool) {
+        let before = self.engine.by_key(&key).map(|c| c.entries.clone()).unwrap_or_default();
+        if let Some(calling) = self.calls.get_mut(&id) {
+            calling.before = settle.then_some(before);
+        }
+        self.numbers += 1;
+        self.asking.insert(self.numbers, id);
+        self.tell(Event::Request { id: self.numbers, key, request });
+    }
+
+    fn answered(&mut self, request: RequestId, result: Result<()>) {
+        let Some(id) = self.asking.remove(&request) else { return };
+        let Some(calling) = self.calls.get(&id) else { return };
+        match result {
+            Err(error) => self.finish(id, Err(error)),
+            Ok(()) if calling.before.is_some() => {
+                self.submit_next(Lane::Socket(calling.key), Todo::Settle(id));
+            }
+            Ok(()) => self.finish(id, Ok(Answer::Done)),
+        }
+    }
+
+    /// Goes on with a call whose socket has been bound or given back.
+    fn settled(&mut self, id: CallId, settled: Settled) {
+        let Some(calling) = self.calls.get_mut(&id) else { return };
+        let key = calling.key;
+        let before = calling.before.clone().unwrap_or_default();
+        let failure = calling.failure.take();
+        self.prepared.entry(key).or_default().bound = settled.bound;
+        if settled.released {
+            self.forget(key);
+        }
+        match (failure, settled.result) {
+            (Some(error), _) => self.finish(id, Err(error)),
+            (None, Ok(())) => self.finish(id, Ok(Answer::Done)),
+            (None, Err(error)) if before.is_empty() => self.finish(id, Err(error)),
+            (None, Err(error)) => {
+                if let Some(calling) = self.calls.get_mut(&id) {
+                    calling.failure = Some(error);
+                }
+                self.ask(id, key, Request::Add(before), true);
+            }
+        }
+    }
+
+    /// Looks at every connection again, after events were lost, and for those
+    /// that began unheard.
+    fn resynchronise(&mut self, census: Census) {
+        let pairs = |inode: u64| -> Vec<Listed> {
+            let records = census.by_inode.get(&inode).map(Vec::as_slice).unwrap_or_default();
+            records
+                .iter()
+                .map(|r| Listed { id: 0, state: r.state, local: r.local, remote: r.remote })
+                .collect()
+        };
+        let looks: Vec<Look> = self
+            .engine
+            .connections()
+            .filter_map(|c| {
+                let (token, initial) = (c.token?, c.initial?);
+                let pairs = pairs(c.key.inode);
+                Some(Look { token, key: c.key, server: c.server, initial, pairs, heard: 0 })
+            })
+            .collect();
+        for look in looks {
+            self.submit(Lane::Connection(look.token), Todo::Work(Work::Look(look)));
+        }
+        let waiting: HashSet<u64> =
+            self.engine.connections().filter(|c| c.phase == Phase::Prepared).map(|c| c.key.cookie).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let known: HashSet<Key> =
+            self.engine.connections().filter(|c| c.token.is_some()).map(|c| c.key).collect();
+        for record in census.connections.iter().filter(|r| waiting.contains(&r.cookie)) {
+            let key = Key { cookie: record.cookie, inode: record.inode };
+            if record.inode != 0 && known.contains(&key) {
+                continue;
+            }
+            let pairs = if record.inode == 0 { Vec::new() } else { pairs(record.inode) };
+            self.submit(Lane::Socket(key), Todo::Work(Work::Identify { record: *record, pairs }));
+        }
+    }
+
+    fn identified(&mut self, event: Event, pairs: Vec<Listed>) {
+        let Event::Created { token, key, server, .. } = event else { return };
+        if self.engine.by_token(token).is_some() {
+            return;
+        }
+        self.tell(event);
+        if let Some((key, initial)) = self.engine.by_token(token).and_then(|c| Some((c.key, c.initial?))) {
+            let look = Look { token, key, server, initial, pairs, heard: 0 };
+            self.submit(Lane::Connection(token), Todo::Work(Work::Look(look)));
+        }
+        let _ = key;
+    }
+
+    /// Takes a look at a connection, unless something was heard of it since.
+    fn looked(&mut self, event: Event, look: Look) {
+        let _ = look;
+        self.tell(event);
+    }
+
+    /// What was done to this socket.
+    pub fn prepared(&self, key: &Key) -> Prepared {
+        self.prepared.get(key).copied().unwrap_or_default()
+    }
+
+    /// Notes that we bound the socket, or undid it.
+    pub fn note_bound(&mut self, key: Key, bound: Option<SocketAddr>) {
+        self.prepared.entry(key).or_default().bound = bound;
+    }
+
+    /// Notes a socket that was made under control.
+    pub fn note_switched(&mut self, key: Key) {
+        self.prepared.entry(key).or_default().switched = true;
+    }
+
+    /// Notes that a socket must be switched again before it connects.
+    pub fn note_unswitched(&mut self, key: &Key) {
+        if let Some(prepared) = self.prepared.get_mut(key) {
+            prepared.switched = false;
+        }
+    }
+
+    /// The socket starts afresh or is gone.
+    pub fn forget(&mut self, key: Key) {
+        self.prepared.remove(&key);
+        self.tell(Event::Forget { key });
+    }
+
+    /// Takes the engine's commands and answers.
+    fn run(&mut self) {
+        while let Some(command) = self.engine.poll_command() {
+            let initial_of = match command.action {
+                Action::Listen { local } if self.joins.iter().any(|join| join.addr == local) => {
+                    self.tell(Event::Done { tag: command.tag, outcome: Outcome::Taken });
+                    continue;
+                }
+                Action::Destroy { local, remote } => {
+                    let pair = Some((addr::canonical(local), addr::canonical(remote)));
+                    self.engine.by_token(command.token).filter(|c| c.initial == pair).map(|c| c.key.inode)
+                }
+                _ => None,
+            };
+            self.submit(Lane::Connection(command.token), Todo::Work(Work::Command { command, initial_of }));
+        }
+        while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
+            self.answered(id, result);
+        }
+    }
+
+    /// Sends strangers away from our listening sockets, and ends those whose
+    /// application's own is gone.
+    fn tend_joins(&mut self, listeners_changed: bool) {
+        for join in &self.joins {
+            while let Ok(stranger) = sockopt::accept(join.socket.as_fd()) {
+                let reset = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
+                let _ = sockopt::set(stranger.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &reset);
+            }
+        }
+        let now = process::milliseconds();
+        if self.joins.is_empty() || !(listeners_changed || now.saturating_sub(self.joins_checked) > 1000) {
+            return;
+        }
+        self.joins_checked = now;
+        let Ok(listeners) = self.diag.listeners() else { return };
+        let engine = &self.engine;
+        self.joins.retain(|join| {
+            listeners.iter().any(|listener| listener.cookie == join.cookie)
+                || engine.connections().any(|c| c.key.cookie == join.cookie && !c.server && c.token.is_some())
+        });
+    }
+
+    /// Forgets unconnected sockets that are closed, which no event tells of:
+    /// `open` gives the inodes of those that are not.
+    pub fn sweep(&mut self, open: impl FnOnce() -> Option<HashSet<u64>>) {
+        let waiting = |engine: &Engine| engine.connections().filter(|c| c.phase == Phase::Prepared).count();
+        if waiting(&self.engine).max(self.prepared.len()) < self.sweep_at {
+            return;
+        }
+        let Some(open) = open() else {
+            self.sweep_at += 64;
+            return;
+        };
+        let gone: Vec<Key> = self
+            .engine
+            .connections()
+            .filter(|c| c.phase == Phase::Prepared && !open.contains(&c.key.inode))
+            .map(|c| c.key)
+            .collect();
+        for key in gone {
+            self.forget(key);
+        }
+        let engine = &self.engine;
+        self.prepared.retain(|key, _| open.contains(&key.inode) || engine.by_key(key).is_some());
+        self.sweep_at = 64 + 2 * waiting(&self.engine).max(self.prepared.len());
+    }
+}
+
+/// Whether a piece of work takes a thread of the namespace.
+fn homely(todo: &Todo) -> bool {
+    matches!(
+        todo,
+        Todo::Work(Work::Command { command, .. })
+            if matches!(command.action, Action::Route { .. } | Action::Listen { .. })
+    )
+}
+
+/// The identity of a socket.
+pub fn key_of(fd: BorrowedFd<'_>) -> Result<Key> {
+    let asking = |e| Error::kernel(e, "asking the socket's identity");
+    Ok(Key { cookie: sockopt::cookie(fd).map_err(asking)?, inode: sockopt::stat(fd).map_err(asking)?.0 })
+}
+
+/// A link-local address with the interface it belongs to.
+fn scoped(addr: SocketAddr, ifindex: u32) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(mut v6) if addr::is_link_local(v6.ip()) && v6.scope_id() == 0 => {
+            v6.set_scope_id(ifindex);
+            v6.into()
+        }
+        _ => addr,
+    }
+}
+
+fn refused(refusal: &Refusal, doing: &str) -> Error {
+    let errno = refusal.errno;
+    match errno {
+        Errno(libc::EPERM) => no_privilege(),
+        _ if refusal.text.is_empty() => Error::kernel(errno, doing),
+        _ => Error::new(errno.0, format!("{doing}: {errno} ({})", refusal.text)),
+    }
+}
+
+/// Nobody may act.
+pub fn no_privilege() -> Error {
+    Error::new(libc::EPERM, "controlling paths needs CAP_NET_ADMIN over this network namespace")
+}
+
+fn fault(fault: Fault) -> Error {
+    match fault {
+        Fault::NoSysctl(_) => Error::new(
+            libc::EOPNOTSUPP,
+            "net.mptcp.path_manager can't be read: no such kernel option, or /proc is not mounted",
+        ),
+        Fault::ReadOnly(Errno(libc::EPERM | libc::EACCES)) => no_privilege(),
+        Fault::ReadOnly(errno) => Error::new(
+            libc::EOPNOTSUPP,
+            format!(
+                "net.mptcp.path_manager can't be written ({errno}): start this network namespace \
+                 with net.mptcp.path_manager=userspace"
+            ),
+        ),
+        Fault::NoLock(errno) => Error::new(
+            libc::EPERM,
+            format!("no lock file could be made in /run/mptcpapi or XDG_RUNTIME_DIR ({errno})"),
+        ),
+        Fault::Locked => Error::new(
+            libc::EIO,
+            "another process holds the path-manager switch of this network namespace for over three seconds",
+        ),
+        Fault::Kernel(Errno(libc::EISCONN)) => Error::new(
+            libc::EOPNOTSUPP,
+            "another thread connected the socket meanwhile, before it could be put under path control",
+        ),
+        Fault::Kernel(errno) => Error::kernel(errno, "putting the socket under path control"),
+    }
+}
