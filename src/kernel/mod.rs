@@ -13,3 +13,4 @@ pub mod process;
 pub mod route;
 pub mod sockopt;
 pub mod uapi;
+pub mod unix;
