@@ -2,13 +2,15 @@
 //! What is known of one connection, and what it may and should use: facts and
 //! pure questions. [`super::Engine`] acts on the answers.
 
+use super::few::Few;
 use super::ids::Ids;
 use super::{Key, RequestId, Time};
 use crate::addr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 /// A local address that the application listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Canonical; port 0 for any.
     pub addr: SocketAddr,
@@ -27,7 +29,7 @@ impl From<SocketAddr> for Entry {
 }
 
 /// The device a socket is bound to, and the addresses on it.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Device {
     /// Interface index.
     pub ifindex: u32,
@@ -106,7 +108,7 @@ impl Subflow {
 }
 
 /// An address of the peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     /// The peer's id for it; 0 for the initial one, `None` where the
     /// application named it.
@@ -176,15 +178,27 @@ pub struct Connection {
     pub subflows: Vec<Subflow>,
     /// Addresses of the peer, the initial one first.
     pub peers: Vec<Peer>,
+    /// Grows with all that is heard of subflows: whoever looked at them before
+    /// must look again.
+    pub heard: u64,
     pub(super) ids: Ids,
-    pub(super) announced: Vec<(SocketAddr, u8)>,
-    pub(super) listening: Vec<SocketAddr>,
-    pub(super) failures: Vec<Failure>,
-    pub(super) removals: Vec<Removal>,
-    pub(super) additions: Vec<Addition>,
-    pub(super) routing: Vec<SocketAddr>,
+    pub(super) announced: Few<(SocketAddr, u8)>,
+    pub(super) listening: Few<SocketAddr>,
+    pub(super) failures: Few<Failure>,
+    pub(super) removals: Few<Removal>,
+    pub(super) additions: Few<Addition>,
+    pub(super) routing: Few<SocketAddr>,
     /// Addresses that the kernel has under other ids, once for every try.
-    pub(super) mismatches: Vec<SocketAddr>,
+    pub(super) mismatches: Few<SocketAddr>,
+    pub(super) indexed: Indexed,
+}
+
+/// What [`super::Engine`] last noted of a connection in its indexes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Indexed {
+    pub due: Option<Time>,
+    pub prepared: bool,
+    pub digest: u64,
 }
 
 /// Further subflows made because the *peer* announced an address: a peer that
@@ -217,15 +231,33 @@ impl Connection {
             initial: None,
             subflows: Vec::new(),
             peers: Vec::new(),
+            heard: 0,
             ids: Ids::default(),
-            announced: Vec::new(),
-            listening: Vec::new(),
-            failures: Vec::new(),
-            removals: Vec::new(),
-            additions: Vec::new(),
-            routing: Vec::new(),
-            mismatches: Vec::new(),
+            announced: Few::default(),
+            listening: Few::default(),
+            failures: Few::default(),
+            removals: Few::default(),
+            additions: Few::default(),
+            routing: Few::default(),
+            mismatches: Few::default(),
+            indexed: Indexed::default(),
         }
+    }
+
+    /// When there is something to do next, if nothing happens before.
+    pub(super) fn due(&self, now: Time) -> Option<Time> {
+        let retries = self.failures.iter().map(|f| f.until);
+        let deadlines = self.removals.iter().map(|r| r.deadline);
+        retries.chain(deadlines).filter(|time| *time > now).min()
+    }
+
+    /// Differs when what must survive a restart differs.
+    pub(super) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.key, self.token, self.server, self.foreign, self.listed, self.initial).hash(&mut hasher);
+        (&self.entries, self.bound, &self.device, &self.excluded).hash(&mut hasher);
+        (&self.peers, &self.ids, &self.announced).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether only certain local addresses may be used (RFC 6897 5.3.2).

@@ -6,10 +6,11 @@
 //! id, and with it the port that the kernel's entry was made with, until it is
 //! removed; id 0 is the initial subflow's address and never given out.
 
+use super::few::Few;
 use std::net::SocketAddr;
 
 /// One id in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slot {
     /// The id.
     pub id: u8,
@@ -20,9 +21,9 @@ pub struct Slot {
 }
 
 /// The table.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Ids {
-    slots: Vec<Slot>,
+    slots: Few<Slot>,
     last: u8,
 }
 

@@ -11,6 +11,7 @@
 //! mended by the next look.
 
 pub mod connection;
+mod few;
 mod ids;
 
 pub use connection::{Connection, Device, Entry, Peer, Phase, Ready, State, Subflow};
@@ -18,7 +19,7 @@ pub use connection::{Connection, Device, Entry, Peer, Phase, Ready, State, Subfl
 use crate::addr;
 use crate::error::{Error, Result};
 use connection::{Addition, Failure, Removal, Wanted};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Monotonic time since a moment of the owner's choice.
@@ -318,39 +319,71 @@ pub(crate) fn unspecified(like: &SocketAddr) -> SocketAddr {
     if like.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
+/// What is known by a cookie: accepted sockets share their listener's.
+#[derive(Debug, Default)]
+struct Family {
+    members: usize,
+    /// The one that is no connection: the listener, where it has children.
+    prepared: Option<Handle>,
+}
+
 /// The state machine.
 #[derive(Debug, Default)]
 pub struct Engine {
-    connections: BTreeMap<Handle, Connection>,
+    connections: BTreeMap<Handle, Box<Connection>>,
     by_token: HashMap<u32, Handle>,
     by_key: HashMap<Key, Handle>,
+    families: HashMap<u64, Family>,
+    timers: BTreeSet<(Time, Handle)>,
+    waiting: usize,
+    /// `None`: nobody asked to be told.
+    changed: Option<BTreeSet<Key>>,
     handles: u64,
     tags: u64,
     commands: VecDeque<Command>,
-    outstanding: BTreeMap<u64, Outstanding>,
+    outstanding: HashMap<u64, Outstanding>,
     notices: VecDeque<Notice>,
 }
 
 impl Engine {
     /// The connection or socket with this identity.
     pub fn by_key(&self, key: &Key) -> Option<&Connection> {
-        self.connections.get(self.by_key.get(key)?)
+        self.connections.get(self.by_key.get(key)?).map(Box::as_ref)
     }
 
     /// The connection with this token.
     pub fn by_token(&self, token: u32) -> Option<&Connection> {
-        self.connections.get(self.by_token.get(&token)?)
+        self.connections.get(self.by_token.get(&token)?).map(Box::as_ref)
+    }
+
+    /// Whether a socket or connection with this cookie is known; accepted
+    /// sockets share their listener's.
+    pub fn knows_cookie(&self, cookie: u64) -> bool {
+        self.families.contains_key(&cookie)
+    }
+
+    /// How many known sockets are no connection: not connected, or listening.
+    pub fn waiting(&self) -> usize {
+        self.waiting
     }
 
     /// Everything known, in order of its becoming known.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.values()
+        self.connections.values().map(Box::as_ref)
     }
 
     /// The next command for the kernel. Each is answered by one
     /// [`Event::Done`] (or [`Event::Routed`]).
     pub fn poll_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        while let Some(command) = self.commands.pop_front() {
+            let handle = self.outstanding.get(&command.tag).map(|known| known.handle);
+            if handle.is_some_and(|handle| self.connections.contains_key(&handle)) {
+                return Some(command);
+            }
+            // Its connection is gone.
+            self.outstanding.remove(&command.tag);
+        }
+        None
     }
 
     /// The next answer.
@@ -360,11 +393,18 @@ impl Engine {
 
     /// When to call with [`Event::Tick`] if nothing happens before.
     pub fn next_timeout(&self) -> Option<Time> {
-        let times = self.connections.values().flat_map(|c| {
-            let retries = c.failures.iter().map(|f| f.until);
-            retries.chain(c.removals.iter().map(|r| r.deadline))
-        });
-        times.min()
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Whether [`Engine::poll_changed`] is to have something to say.
+    pub fn keep_changes(&mut self, on: bool) {
+        self.changed = on.then(|| self.changed.take().unwrap_or_default());
+    }
+
+    /// A socket whose durable state has changed, or that is known no more,
+    /// since this last named it.
+    pub fn poll_changed(&mut self) -> Option<Key> {
+        self.changed.as_mut()?.pop_first()
     }
 
     /// Takes one event.
@@ -372,17 +412,18 @@ impl Engine {
         match event {
             Event::Binding { key, bound, device } => {
                 let handle = self.known(key);
-                if let Some(c) = self.connections.get_mut(&handle)
-                    && c.phase == Phase::Prepared
-                {
-                    (c.bound, c.device) = (bound, device);
-                }
+                self.with(handle, now, |c| {
+                    if c.phase == Phase::Prepared {
+                        (c.bound, c.device) = (bound, device);
+                    }
+                });
             }
             Event::PeerAddresses { key, addrs } => {
                 let handle = self.known(key);
                 self.with(handle, now, |c| {
                     for addr in addrs {
-                        if !c.peers.iter().any(|peer| peer.addr == addr) {
+                        let room = c.peers.len() < 2 * addr::LIST_MAX;
+                        if room && !c.peers.iter().any(|peer| peer.addr == addr) {
                             c.peers.push(Peer { id: None, addr });
                         }
                     }
@@ -395,7 +436,10 @@ impl Engine {
                 }
             }
             Event::Created { token, key, initial, server } => self.created(token, key, initial, server, now),
-            Event::Established { token } => self.with_token(token, now, |c| c.ready = Ready::Yes),
+            Event::Established { token } => self.with_token(token, now, |c| {
+                c.heard += 1;
+                c.ready = Ready::Yes;
+            }),
             Event::Closed { token } => {
                 if let Some(handle) = self.by_token.get(&token).copied() {
                     self.drop_connection(handle);
@@ -408,13 +452,14 @@ impl Engine {
                 }
                 match c.peers.iter_mut().find(|known| known.id == Some(id) || known.addr == peer.addr) {
                     Some(known) => *known = peer,
-                    None => c.peers.push(peer),
+                    None => note(&mut c.peers, peer),
                 }
             }),
             Event::Withdrawn { token, id } => {
                 self.with_token(token, now, |c| c.peers.retain(|peer| peer.id != Some(id)));
             }
             Event::SubflowUp { token, subflow } => self.with_token(token, now, |c| {
+                c.heard += 1;
                 // Only a fully established connection has further subflows.
                 if c.ready != Ready::Over {
                     c.ready = Ready::Yes;
@@ -427,30 +472,26 @@ impl Engine {
                 }
             }),
             Event::SubflowDown { token, local, remote } => {
-                self.with_token(token, now, |c| down(c, &local, &remote, now));
+                self.with_token(token, now, |c| {
+                    c.heard += 1;
+                    down(c, &local, &remote, now);
+                });
             }
             Event::Snapshot { token, key, server, initial, ready, subflows } => {
-                let handle = match self.by_token.get(&token).or_else(|| self.by_key.get(&key)).copied() {
-                    Some(handle) => handle,
-                    None => self.known(key),
-                };
-                self.by_token.insert(token, handle);
+                self.adopt(token, key);
+                let handle = self.by_token.get(&token).copied().filter(|handle| {
+                    self.connections.get(handle).is_some_and(|c| c.key.cookie == key.cookie)
+                });
+                let handle = handle.unwrap_or_else(|| self.known(key));
+                self.name(handle, token);
                 self.with(handle, now, |c| snapshot(c, token, server, initial, ready, &subflows, now));
             }
             Event::Done { tag, outcome } => self.done(tag, outcome, now),
             Event::Routed { tag, local } => self.routed(tag, local, now),
             Event::Tick => {
-                let due: Vec<Handle> = self
-                    .connections
-                    .iter()
-                    .filter(|(_, c)| {
-                        c.failures.iter().any(|f| f.until <= now)
-                            || c.removals.iter().any(|r| r.deadline <= now)
-                    })
-                    .map(|(handle, _)| *handle)
-                    .collect();
-                for handle in due {
-                    self.reconcile(handle, now);
+                let later = self.timers.split_off(&(now, Handle(u64::MAX)));
+                for (_, handle) in std::mem::replace(&mut self.timers, later) {
+                    self.with(handle, now, |c| c.indexed.due = None);
                 }
             }
         }
@@ -465,7 +506,8 @@ impl Engine {
             && c.key.inode == 0
         {
             c.key = key;
-            self.by_key.insert(key, handle);
+            self.identify(handle, key);
+            self.index(handle);
         }
     }
 
@@ -474,29 +516,95 @@ impl Engine {
             return *handle;
         }
         let handle = self.insert(Connection::new(key));
-        self.by_key.insert(key, handle);
+        self.identify(handle, key);
         handle
     }
 
-    fn insert(&mut self, connection: Connection) -> Handle {
+    /// Makes a connection known by its key, another no more.
+    fn identify(&mut self, handle: Handle, key: Key) {
+        if let Some(other) = self.by_key.insert(key, handle).filter(|other| *other != handle) {
+            self.drop_connection(other);
+        }
+    }
+
+    fn insert(&mut self, mut connection: Connection) -> Handle {
         self.handles += 1;
         let handle = Handle(self.handles);
-        self.connections.insert(handle, connection);
+        // No two connections count the same.
+        connection.heard = self.handles << 32;
+        self.families.entry(connection.key.cookie).or_default().members += 1;
+        self.connections.insert(handle, Box::new(connection));
+        self.index(handle);
         handle
+    }
+
+    /// Gives a connection its token; another that had it is over.
+    fn name(&mut self, handle: Handle, token: u32) {
+        if let Some(other) = self.by_token.insert(token, handle).filter(|other| *other != handle) {
+            self.drop_connection(other);
+        }
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        if let Some(old) = c.token.replace(token).filter(|old| *old != token) {
+            self.by_token.remove(&old);
+        }
+    }
+
+    /// Brings what is kept beside the connections in step with one of them.
+    fn index(&mut self, handle: Handle) {
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let prepared = c.phase == Phase::Prepared;
+        if prepared != c.indexed.prepared {
+            c.indexed.prepared = prepared;
+            if prepared {
+                self.waiting += 1;
+            } else {
+                self.waiting -= 1;
+            }
+            if let Some(family) = self.families.get_mut(&c.key.cookie) {
+                let first = family.prepared.filter(|known| prepared || *known != handle);
+                family.prepared = first.or(prepared.then_some(handle));
+            }
+        }
+        if let Some(changed) = &mut self.changed {
+            let digest = c.digest();
+            if digest != c.indexed.digest {
+                c.indexed.digest = digest;
+                // One that is not accepted yet has no name of its own.
+                if c.key.inode != 0 {
+                    changed.insert(c.key);
+                }
+            }
+        }
     }
 
     fn drop_connection(&mut self, handle: Handle) {
         let Some(c) = self.connections.remove(&handle) else { return };
-        self.by_key.retain(|_, known| *known != handle);
-        self.by_token.retain(|_, known| *known != handle);
-        self.outstanding.retain(|_, command| command.handle != handle);
-        let live = &self.outstanding;
-        self.commands.retain(|command| live.contains_key(&command.tag));
+        let c = *c;
+        if self.by_key.get(&c.key) == Some(&handle) {
+            self.by_key.remove(&c.key);
+        }
+        if let Some(token) = c.token.filter(|token| self.by_token.get(token) == Some(&handle)) {
+            self.by_token.remove(&token);
+        }
+        if let Some(family) = self.families.get_mut(&c.key.cookie) {
+            family.members -= 1;
+            family.prepared = family.prepared.filter(|prepared| *prepared != handle);
+            if family.members == 0 {
+                self.families.remove(&c.key.cookie);
+            }
+        }
+        if let Some(due) = c.indexed.due {
+            self.timers.remove(&(due, handle));
+        }
+        self.waiting -= usize::from(c.indexed.prepared);
+        if let Some(changed) = self.changed.as_mut().filter(|_| c.key.inode != 0) {
+            changed.insert(c.key);
+        }
         let ended = || Err(Error::new(libc::ENOTCONN, "the connection ended"));
-        for addition in c.additions {
+        for addition in c.additions.iter() {
             self.notices.push_back(Notice::Answer { id: addition.request, result: ended() });
         }
-        for request in c.removals.into_iter().filter_map(|removal| removal.request) {
+        for request in c.removals.iter().filter_map(|removal| removal.request) {
             // Nothing of it is used any more.
             self.notices.push_back(Notice::Answer { id: request, result: Ok(()) });
         }
@@ -505,7 +613,26 @@ impl Engine {
     fn with(&mut self, handle: Handle, now: Time, change: impl FnOnce(&mut Connection)) {
         if let Some(c) = self.connections.get_mut(&handle) {
             change(c);
-            self.reconcile(handle, now);
+            self.settle(handle, now);
+        }
+    }
+
+    /// After every change of a connection.
+    fn settle(&mut self, handle: Handle, now: Time) {
+        self.reconcile(handle, now);
+        self.schedule(handle, now);
+        self.index(handle);
+    }
+
+    /// Sees to it that the connection's next moment isn't missed.
+    fn schedule(&mut self, handle: Handle, now: Time) {
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let due = c.due(now);
+        if due != c.indexed.due {
+            if let Some(old) = std::mem::replace(&mut c.indexed.due, due) {
+                self.timers.remove(&(old, handle));
+            }
+            self.timers.extend(due.map(|due| (due, handle)));
         }
     }
 
@@ -516,32 +643,35 @@ impl Engine {
     }
 
     fn created(&mut self, token: u32, key: Key, initial: Seen, server: bool, now: Time) {
-        let known = self.by_key.get(&key).copied();
-        let handle = match known {
-            Some(handle)
-                if self.connections.get(&handle).is_some_and(|c| c.phase == Phase::Prepared && !server) =>
-            {
-                handle
+        let pair = (addr::canonical(initial.local), addr::canonical(initial.remote));
+        if self.by_token(token).is_some_and(|c| c.key.cookie == key.cookie && c.initial == Some(pair)) {
+            // It was told before.
+            return;
+        }
+        if let Some(over) = self.by_key(&key).filter(|c| c.phase == Phase::Open && !server)
+            && let Some(handle) = over.token.and_then(|token| self.by_token.get(&token)).copied()
+        {
+            // The socket was disconnected, and has forgotten its list, unheard.
+            self.drop_connection(handle);
+        }
+        let handle = if server {
+            let Some(child) = self.child_of(key) else { return };
+            let handle = self.insert(child);
+            if key.inode != 0 {
+                // Accepted already.
+                self.identify(handle, key);
             }
-            _ if server => match self.child_of(key) {
-                Some(child) => {
-                    let handle = self.insert(child);
-                    if key.inode != 0 {
-                        // Accepted already.
-                        self.by_key.insert(key, handle);
-                    }
-                    handle
-                }
-                None => return,
-            },
-            _ => return,
+            handle
+        } else {
+            let Some(handle) = self.by_key.get(&key).copied() else { return };
+            handle
         };
-        self.by_token.insert(token, handle);
+        self.name(handle, token);
         self.with(handle, now, |c| {
-            c.token = Some(token);
+            c.heard += 1;
             c.server = server;
             c.ready = if server { Ready::Yes } else { Ready::No };
-            begin(c, (addr::canonical(initial.local), addr::canonical(initial.remote)));
+            begin(c, pair);
             seen(c, &initial, now);
         });
     }
@@ -549,10 +679,10 @@ impl Engine {
     /// A new connection of a listener that is known: children carry their
     /// listener's cookie and inherit what it was told.
     fn child_of(&self, key: Key) -> Option<Connection> {
-        let listener = self
-            .connections
-            .values()
-            .find(|c| c.key.cookie == key.cookie && c.phase == Phase::Prepared && c.key.inode != 0)?;
+        let listener = self.connections.get(&self.families.get(&key.cookie)?.prepared?)?;
+        if listener.key.inode == 0 {
+            return None;
+        }
         let mut child = Connection::new(Key { cookie: key.cookie, inode: key.inode });
         child.listed = listener.listed;
         child.entries = listener.entries.clone();
@@ -585,7 +715,7 @@ impl Engine {
                 }
                 for addr in &added {
                     c.failures.retain(|f| f.local != *addr);
-                    for removal in &mut c.removals {
+                    for removal in c.removals.iter_mut() {
                         removal.addrs.retain(|gone| !addr::covers(gone, addr));
                     }
                 }
@@ -597,7 +727,7 @@ impl Engine {
                     added,
                     used: c.subflows.iter().map(Subflow::from).collect(),
                 });
-                self.reconcile(handle, now);
+                self.settle(handle, now);
             }
             Request::Remove { addrs, patience } => {
                 if let Err(error) = remove(c, &addrs) {
@@ -614,7 +744,7 @@ impl Engine {
                 if queued {
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });
                 }
-                self.reconcile(handle, now);
+                self.settle(handle, now);
             }
         }
     }
@@ -643,7 +773,8 @@ impl Engine {
     }
 
     fn open(&self, handle: Handle) -> Option<&Connection> {
-        self.connections.get(&handle).filter(|c| c.phase == Phase::Open && c.ready != Ready::No && !c.foreign)
+        let c = self.connections.get(&handle)?.as_ref();
+        (c.phase == Phase::Open && c.ready != Ready::No && !c.foreign).then_some(c)
     }
 
     fn announce(&mut self, handle: Handle) {
@@ -727,15 +858,18 @@ impl Engine {
         let local = addr::with_port(source, slot.port);
         let backup = c.entry(&source).is_some_and(|entry| entry.backup);
         let ifindex = c.ifindex(&source);
-        c.subflows.push(Subflow {
-            local,
-            remote,
-            local_id: slot.id,
-            state: State::Asked,
-            initial: false,
-            backup,
-            closing: false,
-        });
+        note(
+            &mut c.subflows,
+            Subflow {
+                local,
+                remote,
+                local_id: slot.id,
+                state: State::Asked,
+                initial: false,
+                backup,
+                closing: false,
+            },
+        );
         self.emit(handle, Action::Create { local, id: slot.id, remote, backup, ifindex }, source);
     }
 
@@ -755,7 +889,7 @@ impl Engine {
             return;
         }
         if let Some(c) = self.connections.get_mut(&handle) {
-            c.removals = later;
+            c.removals = later.into();
         }
         for removal in ready {
             self.depart(handle, &removal.addrs);
@@ -826,11 +960,13 @@ impl Engine {
     /// Answers an ADD when the kernel has taken its commands.
     fn finish_additions(&mut self, handle: Handle) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        let (done, waiting) =
-            std::mem::take(&mut c.additions).into_iter().partition(|a| a.commands.is_empty());
-        c.additions = waiting;
+        if c.additions.iter().all(|addition| !addition.commands.is_empty()) {
+            return;
+        }
+        let (done, waiting): (Vec<Addition>, Vec<Addition>) =
+            c.additions.take().into_iter().partition(|a| a.commands.is_empty());
+        c.additions = waiting.into();
         for addition in done {
-            let addition: Addition = addition;
             self.notices.push_back(Notice::Answer { id: addition.request, result: Ok(()) });
         }
     }
@@ -838,7 +974,10 @@ impl Engine {
     fn done(&mut self, tag: u64, outcome: Outcome, now: Time) {
         let Some(Outstanding { handle, action, source }) = self.outstanding.remove(&tag) else { return };
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        for addition in &mut c.additions {
+        if let Action::Create { .. } | Action::Destroy { .. } = action {
+            c.heard += 1;
+        }
+        for addition in c.additions.iter_mut() {
             addition.commands.retain(|known| *known != tag);
         }
         let mut refusal = None;
@@ -881,14 +1020,14 @@ impl Engine {
         if let Some(error) = refusal {
             self.refuse(handle, &source, error);
         }
-        self.reconcile(handle, now);
+        self.settle(handle, now);
     }
 
     /// Undoes the ADD that a refused command was for.
     fn refuse(&mut self, handle: Handle, source: &SocketAddr, error: Error) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        let Some(at) = c.additions.iter().position(|a| a.added.contains(source)) else { return };
-        let addition = c.additions.remove(at);
+        let at = c.additions.iter().position(|a| a.added.contains(source));
+        let Some(addition) = at.and_then(|at| c.additions.take_at(at)) else { return };
         let fresh: Vec<SocketAddr> = addition
             .added
             .iter()
@@ -917,7 +1056,7 @@ impl Engine {
             }
             _ => fail(c, unspecified(&remote), remote, now),
         }
-        self.reconcile(handle, now);
+        self.settle(handle, now);
     }
 }
 
@@ -943,13 +1082,21 @@ fn same_pair(subflow: &Subflow, local: &SocketAddr, remote: &SocketAddr) -> bool
         && (from.port() == local.port() || from.port() == 0)
 }
 
+/// Appends without much room to spare: most connections have one or two.
+fn note<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(if list.len() < 4 { 1 } else { list.len() / 2 });
+    }
+    list.push(item);
+}
+
 /// The connection is there.
 fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr)) {
     c.phase = Phase::Open;
     c.initial = Some(initial);
-    let others = std::mem::take(&mut c.peers);
-    c.peers.push(Peer { id: Some(0), addr: initial.1 });
-    c.peers.extend(others.into_iter().filter(|peer| peer.addr != initial.1));
+    c.peers.retain(|peer| peer.addr != initial.1);
+    c.peers.reserve_exact(1);
+    c.peers.insert(0, Peer { id: Some(0), addr: initial.1 });
     if c.server && c.restricted() {
         // A server binds as it always did: where the client came to is allowed.
         c.bound = c.bound.or(Some(initial.0));
@@ -1001,15 +1148,18 @@ fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
                 known.state = state;
             }
         }
-        None => c.subflows.push(Subflow {
-            local: subflow.local,
-            remote: subflow.remote,
-            local_id: subflow.local_id,
-            state,
-            initial: subflow.initial,
-            backup: false,
-            closing: false,
-        }),
+        None => note(
+            &mut c.subflows,
+            Subflow {
+                local: subflow.local,
+                remote: subflow.remote,
+                local_id: subflow.local_id,
+                state,
+                initial: subflow.initial,
+                backup: false,
+                closing: false,
+            },
+        ),
     }
 }
 
@@ -1045,14 +1195,12 @@ impl Connection {
 /// Puts a pair off, each time for twice as long.
 fn fail(c: &mut Connection, local: SocketAddr, remote: SocketAddr, now: Time) {
     let old = c.failures.iter().position(|f| f.local == local && f.remote == remote);
-    let wait = match old {
-        Some(at) => c.failures.remove(at).wait.saturating_mul(2).min(RETRY_MAX),
-        None => RETRY_FIRST,
-    };
+    let old = old.and_then(|at| c.failures.take_at(at));
+    let wait = old.map_or(RETRY_FIRST, |failure| failure.wait.saturating_mul(2).min(RETRY_MAX));
     c.failures.push(Failure { local, remote, until: now.saturating_add(wait), wait });
     // Pairs of addresses long gone; a list and its peers are far smaller.
     if c.failures.len() > 1024 {
-        c.failures.remove(0);
+        c.failures.take_at(0);
     }
 }
 
@@ -1130,7 +1278,7 @@ fn add(c: &mut Connection, entries: Vec<Entry>) -> Result<()> {
         c.excluded.retain(|gone| !addr::covers(gone, &entry.addr));
         match c.entries.iter_mut().find(|known| known.addr == entry.addr) {
             Some(known) => *known = entry,
-            None => c.entries.push(entry),
+            None => note(&mut c.entries, entry),
         }
     }
     if c.entries.len() > addr::LIST_MAX {

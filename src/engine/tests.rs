@@ -4,6 +4,8 @@
 //! and goes. What must always hold is in [`World::invariants`], what must hold
 //! once the world has come to rest in [`World::at_rest`].
 
+mod scale;
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
