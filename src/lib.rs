@@ -33,7 +33,8 @@ pub mod options;
 mod path;
 mod pending;
 mod socket;
-mod stream;
+pub mod stream;
+pub mod wire;
 
 #[cfg(feature = "capi")]
 pub mod capi;

@@ -2,6 +2,7 @@
 //! Path control: what an application asks of its own socket's paths, and who
 //! can do it.
 
+mod broker;
 mod direct;
 
 use crate::engine::Entry;
@@ -67,16 +68,27 @@ pub trait PathControl {
 }
 
 /// The backend that acts for this process: MPTCPAPI_BACKEND names one, else
-/// whichever works. The error says why there is none.
+/// the broker if it answers, else this process itself if it may; the one that
+/// has acted before goes on. The error says why there is none.
 pub fn control() -> Result<&'static dyn PathControl> {
     let wish = process::environment(c"MPTCPAPI_BACKEND");
     match wish.as_deref() {
-        None | Some("" | "auto" | "direct") => direct::available(),
+        None | Some("" | "auto") => {
+            if direct::existing().is_some() {
+                return direct::available();
+            }
+            let no_broker = match broker::available() {
+                Ok(broker) => return Ok(broker),
+                Err(error) => error,
+            };
+            direct::available().map_err(|no_privilege| match no_privilege.errno() {
+                libc::EPERM => Error::new(libc::EPERM, format!("{no_broker}; {no_privilege}")),
+                _ => no_privilege,
+            })
+        }
+        Some("direct") => direct::available(),
+        Some("broker") => broker::available(),
         Some("none") => Err(Error::new(libc::EPERM, "MPTCPAPI_BACKEND=none: path control is switched off")),
-        Some("broker") => Err(Error::new(
-            libc::EPERM,
-            "MPTCPAPI_BACKEND=broker: no broker answers (this version of the library has none)",
-        )),
         Some(other) => Err(Error::new(
             libc::EPERM,
             format!("MPTCPAPI_BACKEND={other:.40}: not one of auto, broker, direct, none"),
@@ -84,13 +96,19 @@ pub fn control() -> Result<&'static dyn PathControl> {
     }
 }
 
+/// The backend that can already know of a socket. A query must not make state:
+/// but the broker's stays with the socket, across fork and exec.
+pub fn existing() -> Option<&'static dyn PathControl> {
+    if let Some(direct) = direct::existing() {
+        return Some(direct);
+    }
+    match process::environment(c"MPTCPAPI_BACKEND").as_deref() {
+        None | Some("" | "auto" | "broker") => broker::existing().or_else(|| broker::available().ok()),
+        _ => None,
+    }
+}
+
 /// The list of a socket, `None` where it has none.
 pub fn list(socket: &Socket<'_>) -> Option<Vec<SocketAddr>> {
     existing()?.facts(socket).list
-}
-
-/// The backend that already has state in this process; a query must not make
-/// one.
-pub fn existing() -> Option<&'static dyn PathControl> {
-    direct::existing()
 }

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The broker backend: mptcpapid has the privilege; this process shows it the
+//! socket's descriptor and says what it wants.
+
+use super::{Abilities, Backend, Control, PathControl, Start};
+use crate::engine::{Entry, Key, Time};
+use crate::error::{Errno, Error, Result};
+use crate::kernel::process::{self, PerProcess};
+use crate::kernel::{sockopt, unix};
+use crate::manager::{self, Answer, Facts};
+use crate::stream::Socket;
+use crate::wire::{self, Ask, Reply, Request, Told};
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Connections of this process at most. A call has one to itself while it
+/// waits, so that a long one (REMOVE) holds no other up.
+const LINES: usize = 4;
+
+/// How long a reply may take (ABI).
+const PATIENCE: Time = Time::from_secs(1);
+
+/// Where the broker listens unless MPTCPAPI_BROKER says otherwise.
+pub const SOCKET: &str = "/run/mptcpapi/broker.sock";
+
+struct State {
+    lines: [Mutex<Option<Line>>; LINES],
+    next: AtomicUsize,
+    /// What the broker was told of and is not known to be connected or closed:
+    /// nothing tells it when such a socket is closed.
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    keys: HashSet<Key>,
+    sweep_at: usize,
+}
+
+static STATE: PerProcess<State> = PerProcess::new();
+static BROKER: Broker = Broker;
+
+struct Broker;
+
+/// A connection to the broker.
+struct Line {
+    fd: OwnedFd,
+    /// SO_COOKIE: the program may have closed the descriptor.
+    cookie: u64,
+    tag: u32,
+    namespace: u64,
+    abilities: Abilities,
+}
+
+fn path() -> PathBuf {
+    process::environment(c"MPTCPAPI_BROKER").filter(|path| !path.is_empty()).unwrap_or(SOCKET.into()).into()
+}
+
+/// The backend, if the broker answers and serves the calling thread's network
+/// namespace. The error says why not.
+pub fn available() -> Result<&'static dyn PathControl> {
+    let namespace = match on_a_line(|line| Ok(line.namespace)) {
+        Ok(namespace) => namespace,
+        // It was there before: no reason to do without.
+        Err(_) if STATE.get().is_some() => return Ok(&BROKER),
+        Err(error) => return Err(error),
+    };
+    match sockopt::thread_netns() {
+        Ok(own) if own != namespace => Err(elsewhere()),
+        _ => Ok(&BROKER),
+    }
+}
+
+/// The backend, if this process has used it.
+pub fn existing() -> Option<&'static dyn PathControl> {
+    STATE.get().map(|_| &BROKER as &dyn PathControl)
+}
+
+fn elsewhere() -> Error {
+    Error::new(libc::EOPNOTSUPP, "the broker serves another network namespace than this one")
+}
+
+fn lost(errno: Errno) -> Error {
+    Error::kernel(Errno(libc::EIO), &format!("the broker went away or does not answer ({errno})"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Line {
+    fn open() -> Result<Self> {
+        let path = path();
+        let fd = unix::connect(&path).map_err(|errno| {
+            Error::new(libc::EPERM, format!("no broker answers at {} ({errno})", path.display()))
+        })?;
+        let cookie = sockopt::cookie(fd.as_fd()).map_err(lost)?;
+        let none = Abilities { switch: false, listen: false };
+        let mut line = Self { fd, cookie, tag: 0, namespace: 0, abilities: none };
+        line.greet().map_err(|error| match error.errno() {
+            libc::EIO => Error::new(libc::EPERM, error.to_string()),
+            _ => error,
+        })?;
+        Ok(line)
+    }
+
+    fn greet(&mut self) -> Result<()> {
+        match self.ask(Ask::Hello, None, PATIENCE).map_err(lost)? {
+            Told::Welcome { namespace, switch, listen } => {
+                self.namespace = namespace;
+                self.abilities = Abilities { switch, listen };
+                Ok(())
+            }
+            Told::Refused { errno, words } => Err(Error::new(errno, words)),
+            _ => Err(lost(Errno(libc::EBADMSG))),
+        }
+    }
+
+    fn intact(&self) -> bool {
+        sockopt::cookie(self.fd.as_fd()) == Ok(self.cookie)
+    }
+
+    /// One question, one reply. An errno where the line is of no use any more.
+    fn ask(
+        &mut self,
+        ask: Ask,
+        attached: Option<BorrowedFd<'_>>,
+        patience: Time,
+    ) -> std::result::Result<Told, Errno> {
+        self.tag = self.tag.wrapping_add(1);
+        let tag = self.tag;
+        let message = wire::encode(&Request { tag, ask }).map_err(|error| Errno(error.errno()))?;
+        let deadline = process::monotonic().saturating_add(patience);
+        let fd = self.fd.as_fd();
+        while let Err(errno) = unix::send(fd, &message, attached, true) {
+            if errno != Errno(libc::EAGAIN) {
+                return Err(errno);
+            }
+            wait(fd, libc::POLLOUT, deadline)?;
+        }
+        let mut buffer = [0u8; wire::LIMIT];
+        loop {
+            let received = match unix::receive(fd, &mut buffer, true) {
+                Err(Errno(libc::EAGAIN)) => {
+                    wait(fd, libc::POLLIN, deadline)?;
+                    continue;
+                }
+                other => other?,
+            };
+            if received.len == 0 {
+                return Err(Errno(libc::ECONNRESET));
+            }
+            let bytes = buffer.get(..received.len).unwrap_or_default();
+            let reply: Reply = wire::decode(bytes).map_err(|_| Errno(libc::EBADMSG))?;
+            if reply.tag == tag {
+                return Ok(reply.told);
+            }
+            // 0 tells why the line is being closed.
+            if reply.tag == 0 {
+                return Ok(reply.told);
+            }
+        }
+    }
+}
+
+/// Waits for the descriptor; ETIMEDOUT at the deadline.
+fn wait(fd: BorrowedFd<'_>, events: i16, deadline: Time) -> std::result::Result<(), Errno> {
+    loop {
+        let left = deadline.saturating_sub(process::monotonic());
+        if left.is_zero() {
+            return Err(Errno(libc::ETIMEDOUT));
+        }
+        let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
+        match sockopt::poll(fd, events, millis) {
+            Ok(0) | Err(Errno(libc::EINTR)) => {}
+            Ok(_) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Runs `act` on a free line, opened where there is none.
+fn on_a_line<T>(act: impl FnOnce(&mut Line) -> Result<T>) -> Result<T> {
+    let Some(state) = STATE.get() else {
+        // Nothing is kept where nobody answers.
+        let mut line = Line::open()?;
+        let result = act(&mut line);
+        let make =
+            || State { lines: Default::default(), next: AtomicUsize::new(0), waiting: Mutex::default() };
+        let state = STATE.get_or_init(make).map_err(|e| Error::kernel(e, "making room for state"))?;
+        if let Some(mut free) = state.lines.iter().find_map(|slot| slot.try_lock().ok())
+            && free.is_none()
+        {
+            *free = Some(line);
+        }
+        return result;
+    };
+    let free = state.lines.iter().find_map(|slot| slot.try_lock().ok());
+    let mut slot = free.unwrap_or_else(|| {
+        let at = state.next.fetch_add(1, Ordering::Relaxed) % LINES;
+        // All are waiting for replies, which come within seconds.
+        state.lines.get(at).map_or_else(|| unreachable_slot(state), lock)
+    });
+    if slot.as_ref().is_some_and(|line| !line.intact()) {
+        // The number is somebody else's now.
+        std::mem::forget(slot.take());
+    }
+    if slot.is_none() {
+        *slot = Some(Line::open()?);
+    }
+    match slot.as_mut() {
+        Some(line) => act(line),
+        None => Err(Error::new(libc::ENOTRECOVERABLE, "no line to the broker")),
+    }
+}
+
+fn unreachable_slot(state: &State) -> MutexGuard<'_, Option<Line>> {
+    let [first, ..] = &state.lines;
+    lock(first)
+}
+
+/// Asks the broker; a second time, on a fresh line, where the first broke.
+fn tell(ask: Ask, attached: Option<BorrowedFd<'_>>, patience: Time) -> Result<Told> {
+    let mut broken = None;
+    for _ in 0..2 {
+        let question = ask.clone();
+        let result = on_a_line(|line| {
+            let before = line.cookie;
+            match line.ask(question, attached, PATIENCE.saturating_add(patience)) {
+                Ok(told) => Ok(Ok(told)),
+                Err(errno) => Ok(Err((before, errno))),
+            }
+        });
+        match result {
+            Ok(Ok(told)) => return Ok(told),
+            Ok(Err((cookie, errno))) => {
+                hang_up(cookie);
+                broken = Some(errno);
+                if errno == Errno(libc::ETIMEDOUT) {
+                    break;
+                }
+            }
+            Err(_) if broken.is_some() || STATE.get().is_some() => {
+                return Err(lost(broken.unwrap_or(Errno(libc::ECONNREFUSED))));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(lost(broken.unwrap_or(Errno(libc::EBADMSG))))
+}
+
+/// Closes the line with this cookie.
+fn hang_up(cookie: u64) {
+    let Some(state) = STATE.get() else { return };
+    for slot in &state.lines {
+        if let Ok(mut slot) = slot.try_lock()
+            && slot.as_ref().is_some_and(|line| line.cookie == cookie && line.intact())
+        {
+            *slot = None;
+        }
+    }
+}
+
+fn call(socket: &Socket<'_>, ask: Ask, patience: Time) -> Result<Answer> {
+    tell(ask, Some(socket.fd), patience)?.into_answer()
+}
+
+fn done(socket: &Socket<'_>, ask: Ask) -> Result<()> {
+    let answer = call(socket, ask, Time::ZERO).map(drop);
+    if answer.is_ok() {
+        note(socket);
+    }
+    answer
+}
+
+/// Notes a socket that the broker waits for, and tells it, now and then, of
+/// those that are closed.
+fn note(socket: &Socket<'_>) {
+    let Some(state) = STATE.get() else { return };
+    let Ok(key) = manager::key_of(socket.fd) else { return };
+    let gone = {
+        let mut waiting = lock(&state.waiting);
+        waiting.keys.insert(key);
+        if waiting.keys.len() < waiting.sweep_at.max(64) {
+            return;
+        }
+        let Some(open) = process::open_sockets() else {
+            waiting.sweep_at += 64;
+            return;
+        };
+        let gone: Vec<Key> = waiting.keys.iter().filter(|key| !open.contains(&key.inode)).copied().collect();
+        waiting.keys.retain(|key| open.contains(&key.inode));
+        waiting.sweep_at = 64 + 2 * waiting.keys.len();
+        gone
+    };
+    for some in gone.chunks(256) {
+        let _ = tell(Ask::Closed(some.iter().copied().map(Into::into).collect()), None, Time::ZERO);
+    }
+}
+
+impl PathControl for Broker {
+    fn add(&self, socket: &Socket<'_>, entries: Vec<Entry>) -> Result<()> {
+        done(socket, Ask::Add(entries.iter().map(Into::into).collect()))
+    }
+
+    fn remove(&self, socket: &Socket<'_>, addrs: Vec<SocketAddr>) -> Result<()> {
+        let nonblocking = sockopt::nonblocking(socket.fd);
+        let patience = if nonblocking { Time::ZERO } else { wire::PATIENCE_MAX };
+        call(socket, Ask::Remove { addrs, patience }, patience).map(drop)
+    }
+
+    fn respect_binding(&self, socket: &Socket<'_>) -> Result<()> {
+        done(socket, Ask::RespectBinding)
+    }
+
+    fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start> {
+        let answer = call(socket, Ask::BeforeConnect(peers.to_vec()), Time::ZERO)?;
+        Ok(match answer {
+            Answer::Start(start) => start,
+            _ => Start::AsIs,
+        })
+    }
+
+    fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr) {
+        let _ = call(socket, Ask::Bound(local), Time::ZERO);
+    }
+
+    fn disconnected(&self, socket: &Socket<'_>) {
+        let _ = call(socket, Ask::Disconnected, Time::ZERO);
+    }
+
+    fn make_socket(&self, domain: i32, kind: i32) -> Result<OwnedFd> {
+        let fresh = sockopt::socket(domain, kind, libc::IPPROTO_MPTCP)
+            .map_err(|errno| Error::kernel(errno, "making a Multipath TCP socket"))?;
+        // A fresh one has no internal subflow yet, which a switch would
+        // number.
+        done(&Socket::of(fresh.as_fd())?, Ask::Take)?;
+        Ok(fresh)
+    }
+
+    fn forget(&self, socket: &Socket<'_>) {
+        let _ = call(socket, Ask::Forget, Time::ZERO);
+    }
+
+    fn facts(&self, socket: &Socket<'_>) -> Facts {
+        match call(socket, Ask::Facts, Time::ZERO) {
+            Ok(Answer::Facts(facts)) => facts,
+            _ => Facts::default(),
+        }
+    }
+
+    fn control(&self, socket: &Socket<'_>) -> Result<Control> {
+        match call(socket, Ask::Control, Time::ZERO)? {
+            Answer::Control(control) => Ok(control),
+            _ => Ok(Control::Unknown),
+        }
+    }
+
+    fn abilities(&self) -> Abilities {
+        on_a_line(|line| {
+            line.greet()?;
+            Ok(line.abilities)
+        })
+        .unwrap_or(Abilities { switch: false, listen: false })
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Broker
+    }
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The messages between the library and mptcpapid: values to bytes and back,
+//! no I/O. The protocol is told in docs/broker.md.
+//!
+//! A message is one datagram: four bytes that name the protocol and its
+//! version, then the value in postcard's encoding. It is taken whole or not at
+//! all: a byte too few or too many, an unknown opcode, a number out of range
+//! and the message is none.
+
+use crate::addr;
+use crate::engine;
+use crate::error::{Error, Result};
+use crate::manager;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What every message begins with; the last byte is the version.
+pub const MAGIC: [u8; 4] = [b'M', b'P', b'A', 1];
+
+/// No message is longer.
+pub const LIMIT: usize = 8192;
+
+/// How long REMOVE may wait.
+pub const PATIENCE_MAX: Duration = Duration::from_secs(2);
+
+/// From the library.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Comes back in the reply.
+    pub tag: u32,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// To the library.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's.
+    pub tag: u32,
+    /// What came of it.
+    pub told: Told,
+}
+
+/// Identity of a socket, as the kernel numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Key {
+    /// SO_COOKIE.
+    pub cookie: u64,
+    /// Inode of the descriptor.
+    pub inode: u64,
+}
+
+/// A local address of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Port 0 for any.
+    pub addr: SocketAddr,
+    /// Its subflows are for backup.
+    pub backup: bool,
+    /// The peer may be told of it.
+    pub advertise: bool,
+    /// Subflows are opened from it.
+    pub subflow: bool,
+}
+
+/// What is asked. Where it is about a socket, its descriptor comes along and
+/// is the only authority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ask {
+    /// Who is there? Without a descriptor.
+    Hello,
+    /// TCP_MULTIPATH_ADD.
+    Add(Vec<Entry>),
+    /// TCP_MULTIPATH_REMOVE.
+    Remove {
+        /// Port 0 names every port.
+        addrs: Vec<SocketAddr>,
+        /// How long to wait for alternatives.
+        patience: Duration,
+    },
+    /// Restrict a bound socket to what it is bound to.
+    RespectBinding,
+    /// Make ready for connect(2) to the first of these.
+    BeforeConnect(Vec<SocketAddr>),
+    /// Put under control; nothing else yet.
+    Take,
+    /// Who decides about its paths?
+    Control,
+    /// What is known of it?
+    Facts,
+    /// The library has bound it.
+    Bound(SocketAddr),
+    /// An attempt to connect has failed and it was disconnected.
+    Disconnected,
+    /// Nothing that was asked of it counts any more.
+    Forget,
+    /// These sockets, all this client's and not connected, are closed. Without
+    /// a descriptor.
+    Closed(Vec<Key>),
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// It is in force, or accepted for later.
+    Done,
+    /// It can't be: an errno of the table in mptcp(7), and words.
+    Refused {
+        /// Positive.
+        errno: i32,
+        /// For mptcp_errmsg().
+        words: String,
+    },
+    /// To [`Ask::Hello`].
+    Welcome {
+        /// SO_NETNS_COOKIE of the network namespace that is served.
+        namespace: u64,
+        /// Unconnected sockets can be put under control.
+        switch: bool,
+        /// Lists on listeners work.
+        listen: bool,
+    },
+    /// To [`Ask::BeforeConnect`]: bind to one of these, best first; `None`: to
+    /// nothing else than now.
+    Start(Option<Vec<SocketAddr>>),
+    /// To [`Ask::Control`]: by us, or by the in-kernel path manager.
+    Control(Option<bool>),
+    /// To [`Ask::Facts`].
+    Facts {
+        /// The list, `None` where there is none.
+        list: Option<Vec<SocketAddr>>,
+        /// Addresses of the peer, announced or named.
+        peers: Vec<SocketAddr>,
+        /// What the library bound it to.
+        bound: Option<SocketAddr>,
+    },
+}
+
+impl Ask {
+    /// Whether a descriptor must come with it.
+    pub fn wants_descriptor(&self) -> bool {
+        !matches!(self, Self::Hello | Self::Closed(_))
+    }
+
+    /// The call on a socket that this is, checked as if its sender had checked
+    /// nothing; `None` for what is no call.
+    pub fn into_call(self) -> Option<Result<manager::Call>> {
+        use manager::Call;
+        Some(match self {
+            Self::Add(entries) => checked(entries).map(Call::Add),
+            Self::Remove { addrs, patience } => {
+                list(addrs).map(|addrs| Call::Remove { addrs, patience: patience.min(PATIENCE_MAX) })
+            }
+            Self::RespectBinding => Ok(Call::RespectBinding),
+            Self::BeforeConnect(peers) => list(peers).map(Call::BeforeConnect),
+            Self::Take => Ok(Call::Take),
+            Self::Control => Ok(Call::Control),
+            Self::Facts => Ok(Call::Facts),
+            Self::Hello | Self::Bound(_) | Self::Disconnected | Self::Forget | Self::Closed(_) => {
+                return None;
+            }
+        })
+    }
+}
+
+/// One to [`addr::LIST_MAX`] addresses in the form of lists.
+fn list(addrs: Vec<SocketAddr>) -> Result<Vec<SocketAddr>> {
+    if addrs.is_empty() || addrs.len() > addr::LIST_MAX {
+        return Err(Error::new(libc::EINVAL, format!("one to {} addresses", addr::LIST_MAX)));
+    }
+    addr::checked(addrs.into_iter().map(addr::canonical).collect())
+}
+
+fn checked(entries: Vec<Entry>) -> Result<Vec<engine::Entry>> {
+    if entries.iter().any(|entry| !entry.advertise && !entry.subflow) {
+        return Err(Error::new(libc::EINVAL, "an address neither advertised nor used is no use"));
+    }
+    let addrs = list(entries.iter().map(|entry| entry.addr).collect())?;
+    let canonical = |addr: &SocketAddr| addr::canonical(*addr);
+    Ok(addrs
+        .into_iter()
+        .filter_map(|addr| {
+            let entry = entries.iter().find(|entry| addr::same(&canonical(&entry.addr), &addr))?;
+            let Entry { backup, advertise, subflow, .. } = *entry;
+            Some(engine::Entry { addr, backup, advertise, subflow })
+        })
+        .collect())
+}
+
+impl From<&engine::Entry> for Entry {
+    fn from(entry: &engine::Entry) -> Self {
+        let engine::Entry { addr, backup, advertise, subflow } = *entry;
+        Self { addr, backup, advertise, subflow }
+    }
+}
+
+impl From<engine::Key> for Key {
+    fn from(key: engine::Key) -> Self {
+        Self { cookie: key.cookie, inode: key.inode }
+    }
+}
+
+impl From<Key> for engine::Key {
+    fn from(key: Key) -> Self {
+        Self { cookie: key.cookie, inode: key.inode }
+    }
+}
+
+impl From<Result<manager::Answer>> for Told {
+    fn from(result: Result<manager::Answer>) -> Self {
+        use manager::{Answer, Control, Start};
+        match result {
+            Err(error) => Self::Refused { errno: error.errno(), words: error.to_string() },
+            Ok(Answer::Done) => Self::Done,
+            Ok(Answer::Start(Start::AsIs)) => Self::Start(None),
+            Ok(Answer::Start(Start::From(choices))) => Self::Start(Some(choices)),
+            Ok(Answer::Control(Control::Unknown)) => Self::Control(None),
+            Ok(Answer::Control(control)) => Self::Control(Some(control == Control::Connection)),
+            Ok(Answer::Facts(facts)) => {
+                Self::Facts { list: facts.list, peers: facts.peers, bound: facts.bound }
+            }
+        }
+    }
+}
+
+impl Told {
+    /// The call's end, as the library gives it to its caller. EIO for what no
+    /// call is answered with.
+    pub fn into_answer(self) -> Result<manager::Answer> {
+        use manager::{Answer, Control, Facts, Start};
+        Ok(match self {
+            Self::Done => Answer::Done,
+            Self::Refused { errno, words } if errno > 0 => return Err(Error::new(errno, words)),
+            Self::Start(None) => Answer::Start(Start::AsIs),
+            Self::Start(Some(choices)) => Answer::Start(Start::From(choices)),
+            Self::Control(None) => Answer::Control(Control::Unknown),
+            Self::Control(Some(true)) => Answer::Control(Control::Connection),
+            Self::Control(Some(false)) => Answer::Control(Control::Kernel),
+            Self::Facts { list, peers, bound } => Answer::Facts(Facts { list, peers, bound }),
+            Self::Refused { .. } | Self::Welcome { .. } => {
+                return Err(Error::new(libc::EIO, "the broker gave an answer that fits no question"));
+            }
+        })
+    }
+}
+
+/// The bytes of a message. EMSGSIZE above [`LIMIT`].
+pub fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = MAGIC.to_vec();
+    bytes = postcard::to_extend(message, bytes)
+        .map_err(|_| Error::new(libc::EMSGSIZE, "a message that can't be encoded"))?;
+    if bytes.len() > LIMIT {
+        return Err(Error::new(libc::EMSGSIZE, "a message to the broker is too long"));
+    }
+    Ok(bytes)
+}
+
+/// Why bytes are no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It is of another protocol, or of a version that is not known.
+    Version,
+    /// Too short, too long, or nonsense.
+    Shape,
+}
+
+/// The message that these bytes are, whole.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, Flaw> {
+    let body = bytes.strip_prefix(&MAGIC).ok_or(Flaw::Version)?;
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(Flaw::Shape),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn addrs() -> impl Strategy<Value = Vec<SocketAddr>> {
+        let addr = (any::<std::net::IpAddr>(), any::<u16>()).prop_map(SocketAddr::from);
+        proptest::collection::vec(addr, 0..70)
+    }
+
+    fn ask() -> impl Strategy<Value = Ask> {
+        prop_oneof![
+            Just(Ask::Hello),
+            (addrs(), any::<(bool, bool, bool)>()).prop_map(|(addrs, (backup, advertise, subflow))| {
+                Ask::Add(addrs.into_iter().map(|addr| Entry { addr, backup, advertise, subflow }).collect())
+            }),
+            (addrs(), any::<u32>())
+                .prop_map(|(addrs, ms)| Ask::Remove { addrs, patience: Duration::from_millis(ms.into()) }),
+            addrs().prop_map(Ask::BeforeConnect),
+            Just(Ask::Facts),
+            proptest::collection::vec(any::<(u64, u64)>(), 0..40).prop_map(|keys| Ask::Closed(
+                keys.into_iter().map(|(cookie, inode)| Key { cookie, inode }).collect()
+            )),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(tag in any::<u32>(), ask in ask()) {
+            let request = Request { tag, ask };
+            let bytes = encode(&request).unwrap();
+            prop_assert_eq!(decode::<Request>(&bytes), Ok(request));
+        }
+
+        #[test]
+        fn a_byte_too_few_or_too_many_is_no_message(tag in any::<u32>(), ask in ask(), cut in any::<proptest::sample::Index>()) {
+            let bytes = encode(&Request { tag, ask }).unwrap();
+            prop_assert!(decode::<Request>(&bytes[..cut.index(bytes.len())]).is_err());
+            prop_assert_eq!(decode::<Request>(&[&bytes[..], &[0]].concat()), Err(Flaw::Shape));
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            for bytes in [bytes.clone(), [&MAGIC[..], &bytes].concat()] {
+                if let Ok(request) = decode::<Request>(&bytes) {
+                    let _ = request.ask.into_call();
+                }
+                if let Ok(reply) = decode::<Reply>(&bytes) {
+                    let _ = reply.told.into_answer();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_that_claims_a_million_entries_takes_no_memory() {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&[1, 1, 0xff, 0xff, 0xff, 0x7f]);
+        assert_eq!(decode::<Request>(&bytes), Err(Flaw::Shape));
+    }
+
+    #[test]
+    fn a_full_list_fits() {
+        let addr = "[fd00::1]:1".parse().unwrap();
+        let entries = vec![Entry { addr, backup: true, advertise: true, subflow: true }; addr::LIST_MAX];
+        assert!(encode(&Request { tag: u32::MAX, ask: Ask::Add(entries) }).is_ok());
+    }
+}
