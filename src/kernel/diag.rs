@@ -29,6 +29,8 @@ pub struct Record {
     pub cookie: u64,
     /// Inode of the application's descriptor, 0 before accept(2).
     pub inode: u64,
+    /// Owner of the application's socket; of nobody before accept(2): 0.
+    pub uid: u32,
     /// MPTCP's part, where it was asked for and there is one.
     pub subflow: Option<Subflow>,
 }
@@ -46,6 +48,102 @@ pub struct Subflow {
     pub flags: u32,
 }
 
+/// How a TCP socket fares: what it asks of struct tcp_info. What this kernel
+/// does not tell is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFacts {
+    /// tcp(7) state.
+    pub state: u8,
+    /// Retransmission timeouts in a row without an answer.
+    pub retransmits: u8,
+    /// Window probes in a row without an answer.
+    pub probes: u8,
+    /// How often the timer was doubled; probes of a closed window double it
+    /// too, though they are answered.
+    pub backoff: u8,
+    /// Retransmission timeout, doublings included.
+    pub rto_us: u32,
+    /// Largest segment it sends.
+    pub snd_mss: u32,
+    /// Segments sent and not acknowledged.
+    pub unacked: u32,
+    /// Of these, thought to be lost.
+    pub lost: u32,
+    /// Of these, sent again and under way.
+    pub retrans: u32,
+    /// Since data was last sent.
+    pub last_data_sent_ms: u32,
+    /// Since data last came.
+    pub last_data_recv_ms: u32,
+    /// Since an acknowledgement last came.
+    pub last_ack_recv_ms: u32,
+    /// Smoothed round trip time.
+    pub rtt_us: u32,
+    /// Its variation.
+    pub rttvar_us: u32,
+    /// Shortest round trip seen lately; all bits set: none yet.
+    pub min_rtt_us: u32,
+    /// Congestion window in segments.
+    pub cwnd: u32,
+    /// Window that the peer offers, in bytes (5.4).
+    pub snd_wnd: u32,
+    /// Segments sent again, ever.
+    pub total_retrans: u32,
+    /// Bytes that the peer has acknowledged.
+    pub bytes_acked: u64,
+    /// Bytes received in order.
+    pub bytes_received: u64,
+    /// Bytes of data sent, those sent again included.
+    pub bytes_sent: u64,
+    /// Bytes of data sent again.
+    pub bytes_retrans: u64,
+    /// Segments sent, empty ones included.
+    pub segs_out: u32,
+    /// Segments received, empty ones included.
+    pub segs_in: u32,
+    /// Bytes in the send buffer that wait for their turn.
+    pub notsent_bytes: u32,
+    /// Segments that reached the peer.
+    pub delivered: u32,
+}
+
+impl TcpFacts {
+    /// Reads a tcp_info of any length.
+    fn parse(info: &[u8]) -> Self {
+        let byte = |at: usize| info.get(at).copied().unwrap_or(0);
+        let word = |at| read(info, at).map_or(0, u32::from_ne_bytes);
+        let long = |at| read(info, at).map_or(0, u64::from_ne_bytes);
+        Self {
+            state: byte(0),
+            retransmits: byte(2),
+            probes: byte(3),
+            backoff: byte(4),
+            rto_us: word(8),
+            snd_mss: word(16),
+            unacked: word(24),
+            lost: word(32),
+            retrans: word(36),
+            last_data_sent_ms: word(44),
+            last_data_recv_ms: word(52),
+            last_ack_recv_ms: word(56),
+            rtt_us: word(68),
+            rttvar_us: word(72),
+            cwnd: word(80),
+            total_retrans: word(100),
+            bytes_acked: long(120),
+            bytes_received: long(128),
+            segs_out: word(136),
+            segs_in: word(140),
+            notsent_bytes: word(144),
+            min_rtt_us: word(148),
+            delivered: word(192),
+            bytes_sent: long(200),
+            bytes_retrans: long(208),
+            snd_wnd: word(228),
+        }
+    }
+}
+
 impl AsFd for Diag {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -54,6 +152,9 @@ impl AsFd for Diag {
 
 const REQUEST: usize = 56;
 const ALL_STATES: u32 = u32::MAX;
+/// No listeners; nor TIME_WAIT, of which a busy host has more than of all
+/// others together.
+const SUBFLOW_STATES: u32 = ALL_STATES & !(1 << TCP_LISTEN | 1 << TCP_TIME_WAIT);
 
 fn request(family: u8, protocol: u8, ext: u8, states: u32) -> [u8; REQUEST] {
     let mut bytes = [0; REQUEST];
@@ -115,6 +216,7 @@ impl Record {
             device,
             cookie: u64::from_ne_bytes(read(body, 44)?),
             inode: u64::from(u32::from_ne_bytes(read(body, 68)?)),
+            uid: u32::from_ne_bytes(read(body, 64)?),
             subflow: body.get(72..).and_then(Subflow::parse),
         })
     }
@@ -140,40 +242,71 @@ impl Diag {
         Socket::open(libc::NETLINK_SOCK_DIAG).map(Self)
     }
 
-    fn ask(&mut self, message: Message) -> Result<Vec<Record>, Refusal> {
-        let mut records = Vec::new();
+    /// Gives the part of every answer that is inet_diag's to `each`.
+    fn ask(&mut self, message: Message, mut each: impl FnMut(&Received<'_>)) -> Result<(), Refusal> {
         self.0.converse(message, |reply| {
             if reply.kind == SOCK_DIAG_BY_FAMILY {
-                records.extend(Record::parse(&reply));
+                each(&reply);
             }
-        })?;
-        Ok(records)
+        })
+    }
+
+    /// The first answer, `None` where the kernel knows no such socket.
+    fn one<T>(
+        &mut self,
+        message: Message,
+        parse: impl Fn(&Received<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
+        let mut found = None;
+        match self.ask(message, |reply| found = found.take().or_else(|| parse(reply))) {
+            Err(refusal) if refusal.errno == Errno(libc::ENOENT) => Ok(None),
+            other => other.map(|()| found),
+        }
+    }
+
+    /// Every socket of this protocol in these states, without taking a lock.
+    fn dump(&mut self, protocol: i32, states: u32, mut each: impl FnMut(Record)) -> Result<(), Refusal> {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            // MPTCP's number doesn't fit into the request.
+            let body = request(family as u8, u8::try_from(protocol).unwrap_or(255), 0, states);
+            let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP)
+                .raw(&body)
+                .attr(INET_DIAG_REQ_PROTOCOL, &(protocol as u32).to_ne_bytes());
+            self.ask(message, |reply| {
+                if let Some(record) = Record::parse(reply) {
+                    each(record);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn by_token(&mut self, token: u32, ext: u8) -> Result<Option<Record>, Refusal> {
+        let mut body = request(libc::AF_INET as u8, 255, ext, ALL_STATES);
+        put(&mut body, 48, &token.to_ne_bytes());
+        let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST)
+            .raw(&body)
+            .attr(INET_DIAG_REQ_PROTOCOL, &(libc::IPPROTO_MPTCP as u32).to_ne_bytes());
+        self.one(message, Record::parse)
     }
 
     /// The MPTCP connection with this token, without taking its lock.
     pub fn connection(&mut self, token: u32) -> Result<Option<Record>, Refusal> {
-        let mut body = request(libc::AF_INET as u8, 255, 0, ALL_STATES);
-        put(&mut body, 48, &token.to_ne_bytes());
-        let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_ACK)
-            .raw(&body)
-            .attr(INET_DIAG_REQ_PROTOCOL, &(libc::IPPROTO_MPTCP as u32).to_ne_bytes());
-        match self.ask(message) {
-            Ok(records) => Ok(records.into_iter().next()),
-            Err(refusal) if refusal.errno == Errno(libc::ENOENT) => Ok(None),
-            Err(refusal) => Err(refusal),
-        }
+        self.by_token(token, 0)
+    }
+
+    /// The same, taking its lock: returns when no system call of its owner's
+    /// holds the connection. That can be never, and no signal ends the wait.
+    /// Meanwhile it holds up nobody, as a command on the connection would;
+    /// before 6.9, everybody's look-ups by inet_diag.
+    pub fn probe(&mut self, token: u32) -> Result<Option<Record>, Refusal> {
+        self.by_token(token, INET_DIAG_EXT_INFO)
     }
 
     /// Every MPTCP listener of the namespace.
     pub fn listeners(&mut self) -> Result<Vec<Record>, Refusal> {
         let mut all = Vec::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let body = request(family as u8, 255, 0, 1 << TCP_LISTEN);
-            let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP)
-                .raw(&body)
-                .attr(INET_DIAG_REQ_PROTOCOL, &(libc::IPPROTO_MPTCP as u32).to_ne_bytes());
-            all.extend(self.ask(message)?);
-        }
+        self.dump(libc::IPPROTO_MPTCP, 1 << TCP_LISTEN, |record| all.push(record))?;
         Ok(all)
     }
 
@@ -194,13 +327,17 @@ impl Diag {
         remote: &SocketAddr,
         ext: u8,
     ) -> Result<Option<Record>, Refusal> {
-        let message =
-            Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_ACK).raw(&exactly(local, remote, ext));
-        match self.ask(message) {
-            Ok(records) => Ok(records.into_iter().next()),
-            Err(refusal) if refusal.errno == Errno(libc::ENOENT) => Ok(None),
-            Err(refusal) => Err(refusal),
-        }
+        let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST);
+        self.one(message.raw(&exactly(local, remote, ext)), Record::parse)
+    }
+
+    /// How the TCP socket between these two fares, the addresses as the
+    /// kernel lists them; takes the socket's lock, not the connection's.
+    /// `None` also for those that wait for nothing but their time (TIME_WAIT).
+    pub fn facts(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<Option<TcpFacts>, Refusal> {
+        let body = exactly(local, remote, INET_DIAG_EXT_INFO);
+        let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST).raw(&body);
+        self.one(message, |reply| find(reply.payload.get(72..)?, INET_DIAG_INFO).map(TcpFacts::parse))
     }
 
     /// Resets one TCP socket (SOCK_DESTROY): CAP_NET_ADMIN, and a kernel with
@@ -213,27 +350,19 @@ impl Diag {
     /// lock.
     pub fn connections(&mut self) -> Result<Vec<Record>, Refusal> {
         let mut all = Vec::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let body = request(family as u8, 255, 0, 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT);
-            let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP)
-                .raw(&body)
-                .attr(INET_DIAG_REQ_PROTOCOL, &(libc::IPPROTO_MPTCP as u32).to_ne_bytes());
-            all.extend(self.ask(message)?);
-        }
+        let states = 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT;
+        self.dump(libc::IPPROTO_MPTCP, states, |record| all.push(record))?;
         Ok(all)
     }
 
     /// Every TCP socket of the namespace by its descriptor's inode, listeners
-    /// left out: one dump for all, without taking a lock.
+    /// and what the kernel keeps of ended ones left out: one dump for all,
+    /// without taking a lock.
     pub fn by_inode(&mut self) -> Result<HashMap<u64, Vec<Record>>, Refusal> {
         let mut all: HashMap<u64, Vec<Record>> = HashMap::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let body = request(family as u8, libc::IPPROTO_TCP as u8, 0, ALL_STATES & !(1 << TCP_LISTEN));
-            let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP).raw(&body);
-            for record in self.ask(message)? {
-                all.entry(record.inode).or_default().push(record);
-            }
-        }
+        self.dump(libc::IPPROTO_TCP, SUBFLOW_STATES, |record| {
+            all.entry(record.inode).or_default().push(record);
+        })?;
         Ok(all)
     }
 
@@ -242,11 +371,11 @@ impl Diag {
     /// the rest.
     pub fn of_inode(&mut self, inode: u64) -> Result<Vec<Record>, Refusal> {
         let mut all = Vec::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let body = request(family as u8, libc::IPPROTO_TCP as u8, 0, ALL_STATES & !(1 << TCP_LISTEN));
-            let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP).raw(&body);
-            all.extend(self.ask(message)?.into_iter().filter(|r| inode != 0 && r.inode == inode));
-        }
+        self.dump(libc::IPPROTO_TCP, SUBFLOW_STATES, |record| {
+            if inode != 0 && record.inode == inode {
+                all.push(record);
+            }
+        })?;
         Ok(all)
     }
 
@@ -273,6 +402,7 @@ impl Diag {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{lab, process, sockopt};
     use super::*;
     use proptest::prelude::*;
 
@@ -281,6 +411,67 @@ mod tests {
         fn garbage_never_panics(payload in proptest::collection::vec(any::<u8>(), 0..300)) {
             let reply = Received { kind: SOCK_DIAG_BY_FAMILY, flags: 0, sequence: 0, payload: &payload };
             let _ = Record::parse(&reply);
+            let _ = TcpFacts::parse(&payload);
         }
+    }
+
+    #[test]
+    fn a_connection_is_found_in_every_way() {
+        lab::alone(|| {
+            let (client, server) = lab::connection(libc::IPPROTO_MPTCP);
+            let mut diag = Diag::open().unwrap();
+            for end in [&client, &server] {
+                let token = sockopt::info(end.as_fd()).unwrap().token;
+                let (inode, _) = sockopt::stat(end.as_fd()).unwrap();
+                let record = diag.connection(token).unwrap().unwrap();
+                assert_eq!((record.inode, record.uid), (inode, process::effective_uid()));
+                assert_eq!(record.cookie, sockopt::cookie(end.as_fd()).unwrap());
+                assert_eq!(diag.probe(token), Ok(Some(record)));
+                assert!(diag.connections().unwrap().contains(&record));
+                let subflows = diag.by_inode().unwrap().remove(&inode).unwrap();
+                assert_eq!(subflows, diag.of_inode(inode).unwrap());
+                let [subflow] = subflows[..] else { panic!("{subflows:?}") };
+                assert_eq!(subflow.uid, process::effective_uid());
+                let full = diag.subflow(&subflow.local, &subflow.remote).unwrap().unwrap();
+                assert_eq!(full.subflow.unwrap().token, token);
+                assert_eq!(diag.tuple(&subflow.local, &subflow.remote), Ok(Some(subflow)));
+            }
+            assert_eq!(diag.probe(0), Ok(None));
+            let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+            assert_eq!(diag.facts(&nobody, &nobody), Ok(None));
+        });
+    }
+
+    #[test]
+    fn a_subflow_that_is_not_heard_shows_it() {
+        lab::alone(|| {
+            let (client, server) = lab::connection(libc::IPPROTO_MPTCP);
+            let mut diag = Diag::open().unwrap();
+            let (local, remote) =
+                (sockopt::sockname(client.as_fd()).unwrap(), sockopt::peername(client.as_fd()).unwrap());
+            let mut facts = || diag.facts(&local, &remote).unwrap().unwrap();
+            lab::send(&client, &[0; 1000]);
+            lab::until("it is acknowledged", || facts().unacked == 0);
+            let healthy = facts();
+            assert_eq!(healthy.state, TCP_ESTABLISHED);
+            // The first byte carried the handshake on, the SYN counts as one.
+            assert!((1001..=1002).contains(&healthy.bytes_acked), "{healthy:?}");
+            assert_eq!((healthy.backoff, healthy.retransmits, healthy.bytes_retrans), (0, 0, 0));
+            assert_eq!((healthy.bytes_sent, healthy.bytes_received), (1001, 1));
+            for time in [healthy.rto_us, healthy.rtt_us, healthy.min_rtt_us, healthy.rttvar_us] {
+                assert!((1..1_000_000).contains(&time), "{healthy:?}");
+            }
+            assert!(healthy.cwnd >= 2 && healthy.snd_wnd > 1000 && healthy.snd_mss > 500, "{healthy:?}");
+            assert!(healthy.last_ack_recv_ms < 10_000 && healthy.last_data_sent_ms < 10_000);
+            assert!(healthy.segs_out >= 4 && healthy.segs_in >= 3 && healthy.delivered >= 2);
+            lab::run("ip link set lo down");
+            lab::send(&client, &[0; 1000]);
+            lab::until("the timer was doubled", || facts().backoff >= 1);
+            let sick = facts();
+            assert!(sick.unacked >= 1 && sick.retransmits >= 1, "{sick:?}");
+            assert!(sick.rto_us > healthy.rto_us && sick.bytes_acked == healthy.bytes_acked, "{sick:?}");
+            assert!(sick.last_ack_recv_ms >= 200 && sick.bytes_sent > healthy.bytes_sent, "{sick:?}");
+            drop(server);
+        });
     }
 }

@@ -6,6 +6,8 @@
 #![allow(unsafe_code, reason = "system calls live here, each block with its reason")]
 
 pub mod diag;
+#[cfg(test)]
+mod lab;
 pub mod latch;
 pub mod netlink;
 pub mod pm;

@@ -45,6 +45,13 @@ impl Message {
         self.attr(kind | NLA_F_NESTED, &attributes.0)
     }
 
+    /// Whether something comes after the answers: an acknowledgement or the
+    /// end of a dump.
+    fn ends(&self) -> bool {
+        let flags = self.0.get(6..8).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes);
+        flags & (NLM_F_ACK | NLM_F_DUMP) != 0
+    }
+
     fn finish(mut self, sequence: u32) -> Vec<u8> {
         let len = self.0.len() as u32;
         for (at, word) in [(0, len), (8, sequence)] {
@@ -208,11 +215,14 @@ impl Socket {
         self.converse(message, |_| ())
     }
 
-    /// Sends a request and gives every answer to `each`, a dump's to its end.
-    /// EAGAIN where the kernel says that the dump was interrupted.
+    /// Sends a request and gives every answer to `each`, a dump's to its end;
+    /// one answer, where the request asks for neither a dump nor an
+    /// acknowledgement. EAGAIN where the kernel says that the dump was
+    /// interrupted.
     pub fn converse(&mut self, message: Message, mut each: impl FnMut(Received<'_>)) -> Result<(), Refusal> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
+        let ends = message.ends();
         self.send(&message.finish(sequence))?;
         let mut interrupted = false;
         loop {
@@ -237,7 +247,12 @@ impl Socket {
                             .map_or(0, i32::from_ne_bytes);
                         return if code < 0 { Err(Errno(code.saturating_abs()).into()) } else { Ok(()) };
                     }
-                    _ => each(message),
+                    _ => {
+                        each(message);
+                        if !ends {
+                            return Ok(());
+                        }
+                    }
                 }
             }
         }

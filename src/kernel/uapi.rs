@@ -67,6 +67,7 @@ const _: () = {
 /// tcp(7) states.
 pub const TCP_ESTABLISHED: u8 = 1;
 pub const TCP_SYN_SENT: u8 = 2;
+pub const TCP_TIME_WAIT: u8 = 6;
 pub const TCP_CLOSE_WAIT: u8 = 8;
 pub const TCP_LISTEN: u8 = 10;
 
