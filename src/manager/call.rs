@@ -77,8 +77,21 @@ pub struct Asked {
     pub prepared: Prepared,
     /// The engine was asked for the token that the socket has.
     pub adopted: bool,
-    /// A list on a listener may put the namespace in userspace mode.
-    pub servers: bool,
+    /// What a list on a listener may do.
+    pub servers: Servers,
+}
+
+/// Whether a list on a listener may put the whole namespace in userspace mode,
+/// which is the only way to control accepted connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Servers {
+    /// Nobody here does that.
+    #[default]
+    Never,
+    /// It could be, but this user may not.
+    Forbidden,
+    /// It may.
+    Allowed,
 }
 
 /// What the descriptor shows.
@@ -258,14 +271,19 @@ fn serve(hands: &mut Hands, asked: &Asked) -> Result<Option<String>> {
     if hands.in_userspace_mode() {
         return Ok(None);
     }
-    if asked.servers {
-        return hands.hold_userspace_mode();
+    match asked.servers {
+        Servers::Allowed => hands.hold_userspace_mode(),
+        Servers::Forbidden => Err(Error::new(
+            libc::EACCES,
+            "the broker's policy lets this user have no server list: it would put the whole network namespace \
+             in userspace mode",
+        )),
+        Servers::Never => Err(Error::new(
+            libc::EOPNOTSUPP,
+            "accepted connections are the in-kernel path manager's: a server's list needs \
+             net.mptcp.path_manager=userspace in this network namespace",
+        )),
     }
-    Err(Error::new(
-        libc::EOPNOTSUPP,
-        "accepted connections are the in-kernel path manager's: a server's list needs \
-         net.mptcp.path_manager=userspace in this network namespace",
-    ))
 }
 
 /// Makes the connection behind a connected socket known.

@@ -284,7 +284,7 @@ impl Hands {
         }
         // The token could be another connection's by now.
         let record =
-            if self.wary { self.diag.connection(command.token) } else { self.diag.connection(command.token) };
+            if self.wary { self.diag.probe(command.token) } else { self.diag.connection(command.token) };
         let ours = match record {
             Ok(None) => false,
             Ok(Some(record)) => record.cookie == command.key.cookie,

@@ -9,7 +9,7 @@
 mod call;
 mod hands;
 
-pub use call::{Answer, Call, Facts, bound_by_application};
+pub use call::{Answer, Call, Facts, Servers, bound_by_application};
 pub use hands::{CallId, Found, Hands, Job, Lane, Work};
 
 use crate::addr;
@@ -76,6 +76,7 @@ struct JoinListener {
 struct Calling {
     key: Key,
     call: Call,
+    servers: Servers,
     adopted: bool,
     /// The list to go back to, once the engine has been asked; what is left to
     /// do to a socket that is not connected.
@@ -119,8 +120,6 @@ pub struct Manager {
     /// Events were lost and not all has been looked at since.
     unsure: bool,
     surveying: bool,
-    /// A list on a listener may put the namespace in userspace mode.
-    servers: bool,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
 }
@@ -172,7 +171,6 @@ impl Manager {
             sweep_at: 64,
             unsure: false,
             surveying: false,
-            servers: false,
             held: None,
         })
     }
@@ -185,12 +183,6 @@ impl Manager {
     /// What the engine knows and decides.
     pub fn engine(&self) -> &Engine {
         &self.engine
-    }
-
-    /// Whether a list on a listener may put the whole namespace in userspace
-    /// mode; it may not, unless said.
-    pub fn allow_servers(&mut self, on: bool) {
-        self.servers = on;
     }
 
     /// What the namespace said before a listener's list put it in userspace
@@ -227,7 +219,8 @@ impl Manager {
         self.events.as_fd()
     }
 
-    fn now() -> Time {
+    /// The time as the engine counts it.
+    pub fn now() -> Time {
         process::monotonic()
     }
 
@@ -402,7 +395,7 @@ impl Manager {
             known: self.engine.by_key(&calling.key).cloned(),
             prepared: self.prepared(&calling.key),
             adopted: calling.adopted,
-            servers: self.servers,
+            servers: calling.servers,
         }))
     }
 
@@ -450,10 +443,10 @@ impl Manager {
     }
 
     /// Begins a call on a socket; its end is told by [`Manager::outcome`].
-    pub fn call(&mut self, key: Key, call: Call) -> CallId {
+    pub fn call(&mut self, key: Key, call: Call, servers: Servers) -> CallId {
         self.numbers += 1;
         let id = self.numbers;
-        self.calls.insert(id, Calling { key, call, adopted: false, before: None, failure: None });
+        self.calls.insert(id, Calling { key, call, servers, adopted: false, before: None, failure: None });
         self.submit(Lane::Socket(key), Todo::Prepare(id));
         id
     }
