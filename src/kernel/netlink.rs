@@ -201,7 +201,34 @@ impl Socket {
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK] {
             let _ = super::sockopt::set(fd.as_fd(), libc::SOL_NETLINK, option, &on);
         }
-        Ok(Self { fd, sequence: 0, buffer: vec![0; 32 << 10] })
+        Ok(Self::of(fd))
+    }
+
+    fn of(fd: OwnedFd) -> Self {
+        // The kernel fills no more into one datagram of a dump.
+        Self { fd, sequence: 0, buffer: vec![0; 32 << 10] }
+    }
+
+    /// Takes over a socket that was opened before, perhaps by another process:
+    /// EINVAL where it is not netlink's, or of another protocol.
+    pub fn adopt(fd: OwnedFd, protocol: i32) -> KernelResult<Self> {
+        for (option, wanted) in [(libc::SO_DOMAIN, libc::AF_NETLINK), (libc::SO_PROTOCOL, protocol)] {
+            if super::sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, option)? != wanted {
+                return Err(Errno(libc::EINVAL));
+            }
+        }
+        Ok(Self::of(fd))
+    }
+
+    /// Whether the socket has joined this multicast group (4.2).
+    pub fn joined(&self, group: u32) -> KernelResult<bool> {
+        let mut words = [0u8; 128];
+        let option = libc::NETLINK_LIST_MEMBERSHIPS;
+        let len = super::sockopt::get(self.as_fd(), libc::SOL_NETLINK, option, &mut words)?;
+        let Some(bit) = group.checked_sub(1) else { return Ok(false) };
+        let word = words.get(..len).and_then(|words| words.chunks_exact(4).nth(bit as usize / 32));
+        let word = word.and_then(|word| word.try_into().ok()).map_or(0, u32::from_ne_bytes);
+        Ok(word >> (bit % 32) & 1 != 0)
     }
 
     /// Joins a multicast group.

@@ -6,7 +6,7 @@ use super::netlink::{Attributes, Message, Received, Refusal, Socket, attributes,
 use super::uapi::*;
 use crate::error::{Errno, KernelResult};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the family looks like on this kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,60 @@ pub struct Local {
     pub backup: bool,
     /// Interface to keep to; 0: none.
     pub ifindex: u32,
+}
+
+/// An address of the in-kernel path manager (`ip mptcp endpoint`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// MPTCP address id.
+    pub id: u8,
+    /// Address and port, 0 none of its own.
+    pub addr: SocketAddr,
+    /// Interface that its subflows keep to, 0 none.
+    pub ifindex: u32,
+    /// PM_FLAG_*.
+    pub flags: u32,
+}
+
+impl Endpoint {
+    /// Reads the answer to GET_ADDR.
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let body = find(payload.get(4..)?, PM_ATTR_ADDR)?;
+        let word = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u32::from_ne_bytes);
+        let port = find(body, PM_ADDR_PORT).and_then(|v| v.try_into().ok()).map_or(0, u16::from_ne_bytes);
+        Some(Self {
+            id: *find(body, PM_ADDR_ID)?.first()?,
+            addr: (ip(body, PM_ADDR_ADDR4, PM_ADDR_ADDR6)?, port).into(),
+            ifindex: word(PM_ADDR_IF_IDX).unwrap_or(0),
+            flags: word(PM_ADDR_FLAGS).unwrap_or(0),
+        })
+    }
+}
+
+/// What the in-kernel path manager allows a connection (`ip mptcp limits`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Subflows besides the initial one.
+    pub subflows: u32,
+    /// Addresses taken from the peer.
+    pub add_addr_accepted: u32,
+}
+
+impl Limits {
+    /// Reads the answer to GET_LIMITS.
+    fn parse(payload: &[u8]) -> Option<Self> {
+        let body = payload.get(4..)?;
+        let word = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u32::from_ne_bytes);
+        Some(Self { subflows: word(PM_ATTR_SUBFLOWS)?, add_addr_accepted: word(PM_ATTR_RCV_ADD_ADDRS)? })
+    }
+}
+
+/// An address in one of two attributes.
+fn ip(body: &[u8], v4: u16, v6: u16) -> Option<IpAddr> {
+    if let Some(bytes) = find(body, v4) {
+        return Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into());
+    }
+    Some(Ipv6Addr::from(<[u8; 16]>::try_from(find(body, v6)?).ok()?).into())
 }
 
 /// Sends commands.
@@ -161,6 +215,24 @@ impl Commands {
         let to = address(remote, None, 0, 0);
         let message = self.message(PM_CMD_SET_FLAGS, token);
         self.socket.command(message.nested(PM_ATTR_ADDR, &from).nested(PM_ATTR_ADDR_REMOTE, &to))
+    }
+
+    /// The in-kernel path manager's addresses in this namespace, those made by
+    /// itself included. Needs no privilege.
+    pub fn endpoints(&mut self) -> Result<Vec<Endpoint>, Refusal> {
+        let message = Message::generic(self.family.id, PM_CMD_GET_ADDR, NLM_F_REQUEST | NLM_F_DUMP);
+        let mut all = Vec::new();
+        self.socket.converse(message, |reply| all.extend(Endpoint::parse(reply.payload)))?;
+        Ok(all)
+    }
+
+    /// The in-kernel path manager's limits in this namespace. Needs no
+    /// privilege.
+    pub fn limits(&mut self) -> Result<Limits, Refusal> {
+        let message = Message::generic(self.family.id, PM_CMD_GET_LIMITS, NLM_F_REQUEST);
+        let mut limits = None;
+        self.socket.converse(message, |reply| limits = limits.or(Limits::parse(reply.payload)))?;
+        limits.ok_or_else(|| Errno(libc::EBADMSG).into())
     }
 
     /// Whether the connection is under the userspace path manager. Asked by
@@ -285,14 +357,8 @@ impl Event {
         let word = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u32::from_ne_bytes);
         let half = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u16::from_ne_bytes);
         let port = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u16::from_be_bytes);
-        let ip = |v4, v6| -> Option<IpAddr> {
-            if let Some(bytes) = find(body, v4) {
-                return Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into());
-            }
-            Some(Ipv6Addr::from(<[u8; 16]>::try_from(find(body, v6)?).ok()?).into())
-        };
-        let source = || ip(EV_SADDR4, EV_SADDR6);
-        let destination = || ip(EV_DADDR4, EV_DADDR6);
+        let source = || ip(body, EV_SADDR4, EV_SADDR6);
+        let destination = || ip(body, EV_DADDR4, EV_DADDR6);
         let pair = || {
             Some(Pair {
                 local: (source()?, port(EV_SPORT)?).into(),
@@ -353,13 +419,36 @@ impl AsFd for Events {
 impl Events {
     /// Joins the group: CAP_NET_ADMIN, else EPERM.
     pub fn open(family: Family) -> KernelResult<Self> {
-        let socket = Socket::open(libc::NETLINK_GENERIC)?;
         // The default holds 128 new connections.
-        let size = 8 << 20;
+        Self::open_with(family, 8 << 20)
+    }
+
+    /// The same with this size of the buffer (SO_RCVBUF) of events that nobody
+    /// has read yet; less where the process may not have as much.
+    pub fn open_with(family: Family, rcvbuf: usize) -> KernelResult<Self> {
+        let socket = Socket::open(libc::NETLINK_GENERIC)?;
+        let size = i32::try_from(rcvbuf).unwrap_or(i32::MAX);
         if super::sockopt::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, size).is_err() {
             let _ = super::sockopt::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, size);
         }
         socket.join(family.events)?;
+        Ok(Self { socket, family: family.id })
+    }
+
+    /// Goes on with a socket that was opened here before and kept open since,
+    /// with what it has heard meanwhile. EINVAL where it is something else, or
+    /// of another network namespace than the calling thread's.
+    pub fn from_fd(fd: OwnedFd, family: Family) -> KernelResult<Self> {
+        let socket = Socket::adopt(fd, libc::NETLINK_GENERIC)?;
+        let here = match super::sockopt::netns_cookie(socket.as_fd()) {
+            Ok(cookie) => cookie == super::sockopt::thread_netns()?,
+            // Before 5.14 nothing tells.
+            Err(Errno(libc::ENOPROTOOPT)) => true,
+            Err(errno) => return Err(errno),
+        };
+        if !here || !socket.joined(family.events)? {
+            return Err(Errno(libc::EINVAL));
+        }
         Ok(Self { socket, family: family.id })
     }
 
@@ -379,6 +468,7 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{lab, sockopt};
     use super::*;
     use proptest::prelude::*;
 
@@ -386,6 +476,70 @@ mod tests {
         #[test]
         fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Event::parse(&bytes);
+            let _ = Endpoint::parse(&bytes);
+            let _ = Limits::parse(&bytes);
         }
+    }
+
+    #[test]
+    fn endpoints_and_limits_are_read() {
+        lab::alone(|| {
+            let mut commands = Commands::open().unwrap();
+            assert_eq!(commands.endpoints(), Ok(vec![]));
+            lab::run("ip mptcp limits set subflows 5 add_addr_accepted 3");
+            assert_eq!(commands.limits(), Ok(Limits { subflows: 5, add_addr_accepted: 3 }));
+            lab::run("ip mptcp endpoint add 10.7.0.1 id 3 dev lo subflow backup");
+            lab::run("ip -6 addr add fd07::1/64 dev lo nodad");
+            lab::run("ip mptcp endpoint add fd07::1 port 900 id 200 signal");
+            let all = commands.endpoints().unwrap();
+            let v4 = Endpoint {
+                id: 3,
+                addr: "10.7.0.1:0".parse().unwrap(),
+                ifindex: 1,
+                flags: PM_FLAG_SUBFLOW | PM_FLAG_BACKUP,
+            };
+            let v6 = Endpoint {
+                id: 200,
+                addr: "[fd07::1]:900".parse().unwrap(),
+                ifindex: 0,
+                flags: PM_FLAG_SIGNAL,
+            };
+            assert_eq!(all, vec![v4, v6]);
+        });
+    }
+
+    #[test]
+    fn an_event_socket_is_taken_over_with_what_it_has_heard() {
+        let mut elsewhere = None;
+        lab::alone(|| {
+            let commands = Commands::open().unwrap();
+            let events = Events::open_with(commands.family(), 1 << 20).unwrap();
+            let size = sockopt::get_int(events.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF).unwrap();
+            assert_eq!(size, 2 << 20);
+            let kept = sockopt::duplicate(events.as_fd()).unwrap();
+            elsewhere = Some(sockopt::duplicate(events.as_fd()).unwrap());
+            drop(events);
+            let (client, _server) = lab::connection(libc::IPPROTO_MPTCP);
+            let token = sockopt::info(client.as_fd()).unwrap().token;
+            let mut events = Events::from_fd(kept, commands.family()).unwrap();
+            let mut created = false;
+            let mut watch = |event| {
+                created |= matches!(event, Event::Created { token: t, server: false, .. } if t == token);
+            };
+            events.drain(&mut watch).unwrap();
+            assert!(created);
+
+            let errno = |fd| Events::from_fd(fd, commands.family()).map(drop);
+            let unjoined = Socket::open(libc::NETLINK_GENERIC).unwrap();
+            let other = Socket::open(libc::NETLINK_ROUTE).unwrap();
+            for wrong in [unjoined.as_fd(), other.as_fd(), client.as_fd()] {
+                assert_eq!(errno(sockopt::duplicate(wrong).unwrap()), Err(Errno(libc::EINVAL)));
+            }
+        });
+        lab::alone(|| {
+            let family = Commands::open().unwrap().family();
+            let taken = Events::from_fd(elsewhere.unwrap(), family).map(drop);
+            assert_eq!(taken, Err(Errno(libc::EINVAL)));
+        });
     }
 }

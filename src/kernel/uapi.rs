@@ -95,12 +95,16 @@ pub const NLA_F_NESTED: u16 = 0x8000;
 /// The generic netlink family of MPTCP's path managers.
 pub const PM_FAMILY: &str = "mptcp_pm";
 pub const PM_GROUP: &str = "mptcp_pm_events";
+pub const PM_CMD_GET_ADDR: u8 = 3;
+pub const PM_CMD_GET_LIMITS: u8 = 6;
 pub const PM_CMD_SET_FLAGS: u8 = 7;
 pub const PM_CMD_ANNOUNCE: u8 = 8;
 pub const PM_CMD_REMOVE: u8 = 9;
 pub const PM_CMD_SUBFLOW_CREATE: u8 = 10;
 pub const PM_CMD_SUBFLOW_DESTROY: u8 = 11;
 pub const PM_ATTR_ADDR: u16 = 1;
+pub const PM_ATTR_RCV_ADD_ADDRS: u16 = 2;
+pub const PM_ATTR_SUBFLOWS: u16 = 3;
 pub const PM_ATTR_TOKEN: u16 = 4;
 pub const PM_ATTR_LOC_ID: u16 = 5;
 pub const PM_ATTR_ADDR_REMOTE: u16 = 6;
@@ -113,7 +117,14 @@ pub const PM_ADDR_PORT: u16 = 5;
 pub const PM_ADDR_FLAGS: u16 = 6;
 pub const PM_ADDR_IF_IDX: u16 = 7;
 pub const PM_FLAG_SIGNAL: u32 = 0x1;
+pub const PM_FLAG_SUBFLOW: u32 = 0x2;
 pub const PM_FLAG_BACKUP: u32 = 0x4;
+/// 5.15.
+pub const PM_FLAG_FULLMESH: u32 = 0x8;
+/// Made by the kernel itself (5.18).
+pub const PM_FLAG_IMPLICIT: u32 = 0x10;
+/// 6.18.
+pub const PM_FLAG_LAMINAR: u32 = 0x20;
 
 pub const EVENT_CREATED: u8 = 1;
 pub const EVENT_ESTABLISHED: u8 = 2;
