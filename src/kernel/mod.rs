@@ -13,6 +13,7 @@ pub mod netlink;
 pub mod pm;
 pub mod process;
 pub mod route;
+pub mod rtnl;
 pub mod sockopt;
 pub mod uapi;
 pub mod unix;

@@ -172,3 +172,7 @@ pub const SUBFLOW_FLAG_ACTIVE: u32 = 0x2 | 0x8;
 pub const SUBFLOW_FLAG_BKUP_REM: u32 = 0x10;
 pub const SUBFLOW_FLAG_BKUP_LOC: u32 = 0x20;
 pub const SUBFLOW_FLAG_FULLY_ESTABLISHED: u32 = 0x40;
+
+/// Every flag of an address; the eight bits of ifaddrmsg are the lowest.
+pub const IFA_FLAGS: u16 = 8;
+pub const RTEXT_FILTER_SKIP_STATS: u32 = 0x8;
