@@ -15,10 +15,10 @@ RUST      := Cargo.toml build.rs $(shell find src -name '*.rs')
 SONAME := libmptcpapi.so.$(SOVERSION)
 SOFILE := $(SONAME).$(VERSION)
 
-.PHONY: all stage lib header check-header check-header-counted install check check-rust check-c check-python check-go \
+.PHONY: all stage lib daemon header check-header check-header-counted install check check-rust check-c check-python check-go \
 	check-man check-switch demo bench clean help deps
 
-all: lib $(BUILD)/mptcpapi.pc
+all: lib daemon $(BUILD)/mptcpapi.pc
 
 help:
 	@echo 'make            release build, into build/'
@@ -29,6 +29,13 @@ help:
 	@echo 'make header     writes include/mptcp.h afresh from src/capi'
 
 lib: $(BUILD)/libmptcpapi.so $(BUILD)/libmptcpapi.a
+
+daemon: $(BUILD)/mptcpapid
+
+$(BUILD)/mptcpapid: $(RUST) daemon/Cargo.toml $(shell find daemon/src -name '*.rs')
+	@mkdir -p $(BUILD)
+	$(CARGO) build --release -p mptcpapid
+	cp target/release/mptcpapid $@
 
 # One static library first; both installed files are made from it.
 $(BUILD)/rust/libmptcpapi.a: $(RUST)
@@ -73,13 +80,15 @@ check-header:
 check-header-counted:
 	@$(MAKE) --no-print-directory check-header && echo 'header: 1 passed, 0 failed, 0 skipped'
 
-install: lib
+install: lib daemon
 	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 644 include/mptcp.h $(DESTDIR)$(PREFIX)/include/mptcp.h
 	install -m 755 $(BUILD)/$(SOFILE) $(DESTDIR)$(LIBDIR)/$(SOFILE)
 	ln -sf $(SOFILE) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libmptcpapi.so
 	install -m 644 $(BUILD)/libmptcpapi.a $(DESTDIR)$(LIBDIR)/libmptcpapi.a
+	install -d $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(BUILD)/mptcpapid $(DESTDIR)$(PREFIX)/sbin/mptcpapid
 	install -d $(DESTDIR)$(PREFIX)/share/man/man3 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -m 644 man/*.3 $(DESTDIR)$(PREFIX)/share/man/man3
 	install -m 644 man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
@@ -105,7 +114,7 @@ check: deps
 	tests/run
 
 STAGE := $(BUILD)/stage
-stage: lib
+stage: lib daemon
 	rm -rf $(STAGE)
 	$(MAKE) --no-print-directory install DESTDIR=$(abspath $(STAGE)) PREFIX=/usr >/dev/null
 
@@ -115,10 +124,10 @@ check-rust:
 check-c: stage
 	ctests/run $(STAGE)/usr
 
-check-python: lib
+check-python: lib daemon
 	bindings/python/tests/run
 
-check-go: lib
+check-go: lib daemon
 	bindings/go/tests/run
 
 check-man:
@@ -128,10 +137,10 @@ check-switch: lib
 	tests/switch
 	tests/guest
 
-demo: deps lib
+demo: deps lib daemon
 	demo/run
 
-bench: deps lib
+bench: deps lib daemon
 	benches/run
 
 clean:

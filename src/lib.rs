@@ -42,7 +42,7 @@ pub mod capi;
 pub use caps::{Capabilities, capabilities};
 pub use connect::connect;
 pub use error::{Errno, Error, KernelResult, Result};
-pub use path::{Backend, Control};
+pub use path::{BROKER_SOCKET, Backend, Control};
 pub use socket::{
     Subflow, Usage, add, connection_id, enable, enabled, local_addresses, peer_addresses, remove, socket,
     subflows,

@@ -644,6 +644,23 @@ impl Manager {
         self.tell(event);
     }
 
+    /// A local address can be used, or can't.
+    pub fn address(&mut self, addr: std::net::IpAddr, usable: bool) {
+        let _ = (addr, usable);
+        self.run();
+    }
+
+    /// From now on [`Manager::poll_changed`] tells what has changed.
+    pub fn watch_changes(&mut self) {
+        self.engine.keep_changes(true);
+    }
+
+    /// A socket or connection of which something lasting has changed, or that
+    /// is gone.
+    pub fn poll_changed(&mut self) -> Option<Key> {
+        self.engine.poll_changed()
+    }
+
     /// What was done to this socket.
     pub fn prepared(&self, key: &Key) -> Prepared {
         self.prepared.get(key).copied().unwrap_or_default()

@@ -13,6 +13,7 @@ use crate::stream::Socket;
 use std::net::SocketAddr;
 
 pub use crate::manager::{Control, Start};
+pub use broker::SOCKET as BROKER_SOCKET;
 pub use direct::touch;
 
 /// Who acts on paths for this process.

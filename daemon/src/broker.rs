@@ -1,0 +1,684 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Clients, their questions, and what they may: the broker between its
+//! programs and the manager. Nothing here waits or takes a socket's lock, and
+//! nothing that came from outside is closed here: that is what tasks are for.
+
+use crate::crew::{Crew, NOBODY};
+use crate::links::Links;
+use crate::log::log;
+use crate::policy::Policy;
+use mptcpapi::engine::{Key, Phase};
+use mptcpapi::kernel::{sockopt, unix};
+use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Manager, Servers};
+use mptcpapi::stream::Socket;
+use mptcpapi::wire::{self, Ask, Reply, Request, Told};
+use mptcpapi::{Errno, Error};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::eventfd::EventFd;
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+type Time = Duration;
+type ClientId = u64;
+
+/// What a thread is to do.
+pub enum Task {
+    /// A manager's job.
+    Job {
+        /// Which.
+        job: Job,
+        /// The descriptor of the call that it is part of.
+        fd: Option<Arc<OwnedFd>>,
+        /// For whom.
+        user: u32,
+    },
+    /// Close descriptors that came from outside.
+    Close(u32, Vec<OwnedFd>),
+}
+
+impl Task {
+    /// For whom it is done.
+    pub fn user(&self) -> u32 {
+        match self {
+            Self::Job { user, .. } | Self::Close(user, _) => *user,
+        }
+    }
+}
+
+/// A connection of a program.
+struct Client {
+    fd: OwnedFd,
+    uid: u32,
+    pid: i32,
+    /// Its sockets that are not connected yet.
+    waiting: HashSet<Key>,
+}
+
+/// A question that is being answered.
+struct Pending {
+    client: ClientId,
+    tag: u32,
+    fd: Arc<OwnedFd>,
+    key: Key,
+    uid: u32,
+    deadline: Time,
+}
+
+#[derive(Default)]
+struct User {
+    clients: u32,
+    sockets: u32,
+    /// Requests left, and when that was.
+    tokens: f64,
+    counted: Time,
+}
+
+/// Whose socket it is, from the first request to its end.
+struct Owner {
+    uid: u32,
+    /// Connections and sockets with this cookie.
+    pid: i32,
+}
+
+/// The broker.
+pub struct Broker {
+    /// Who is at what.
+    pub crew: Crew,
+    manager: Manager,
+    look: Hands,
+    links: Links,
+    policy: Policy,
+    epoll: Arc<Epoll>,
+    listener: OwnedFd,
+    signals: SignalFd,
+    rouse: EventFd,
+    clients: HashMap<ClientId, Client>,
+    numbers: ClientId,
+    users: HashMap<u32, User>,
+    owners: HashMap<u64, Owner>,
+    /// Sockets not connected whose client is gone, since when.
+    orphans: HashMap<Key, (i32, Time)>,
+    calls: HashMap<CallId, Pending>,
+    deadlines: BTreeSet<(Time, CallId)>,
+    ready: VecDeque<Task>,
+    held: HashMap<u32, VecDeque<Task>>,
+    /// When the leader looks again by itself.
+    until: Option<Time>,
+    swept: Time,
+}
+
+/// How long a question may take; the library waits a second.
+const PATIENCE: Time = Time::from_millis(900);
+const SWEEP: Time = Time::from_secs(5);
+const LISTENER: u64 = 0;
+const SIGNALS: u64 = 1;
+const ROUSE: u64 = 2;
+const EVENTS: u64 = 3;
+const LINKS: u64 = 4;
+/// Accepted at a time.
+const ACCEPT: usize = 64;
+
+impl Broker {
+    /// A broker on these; all is watched from now on.
+    pub fn new(
+        manager: Manager,
+        look: Hands,
+        policy: Policy,
+        listener: OwnedFd,
+        signals: SignalFd,
+        epoll: Arc<Epoll>,
+    ) -> Result<Self, Error> {
+        let failed = |errno: nix::Error| Error::kernel(Errno(errno as i32), "watching descriptors");
+        let rouse = EventFd::from_value_and_flags(
+            0,
+            nix::sys::eventfd::EfdFlags::EFD_CLOEXEC | nix::sys::eventfd::EfdFlags::EFD_NONBLOCK,
+        )
+        .map_err(failed)?;
+        let links = Links::open()?;
+        let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
+        epoll.add(&listener, readable(LISTENER)).map_err(failed)?;
+        epoll.add(&signals, readable(SIGNALS)).map_err(failed)?;
+        epoll.add(&rouse, readable(ROUSE)).map_err(failed)?;
+        epoll.add(manager.event_fd(), readable(EVENTS)).map_err(failed)?;
+        epoll.add(&links, readable(LINKS)).map_err(failed)?;
+        let mut broker = Self {
+            crew: Crew::default(),
+            manager,
+            look,
+            links,
+            policy,
+            epoll,
+            listener,
+            signals,
+            rouse,
+            clients: HashMap::new(),
+            numbers: 16,
+            users: HashMap::new(),
+            owners: HashMap::new(),
+            orphans: HashMap::new(),
+            calls: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            ready: VecDeque::new(),
+            held: HashMap::new(),
+            until: None,
+            swept: Manager::now(),
+        };
+        broker.manager.watch_changes();
+        Ok(broker)
+    }
+
+    /// Something was to be done sooner than the leader thinks.
+    pub fn is_sooner(&self) -> bool {
+        match (self.due(), self.until) {
+            (Some(due), Some(until)) => due < until,
+            (Some(_), None) => true,
+            _ => false,
+        }
+    }
+
+    /// Wakes the leader.
+    pub fn rouse(&self) {
+        let _ = self.rouse.write(1);
+    }
+
+    fn due(&self) -> Option<Time> {
+        let call = self.deadlines.first().map(|(at, _)| *at);
+        let sweep = (!self.owners.is_empty() || !self.orphans.is_empty()).then_some(self.swept + SWEEP);
+        [call, sweep, self.manager.next_timeout(), self.crew.next_look()].into_iter().flatten().min()
+    }
+
+    /// How long the leader may wait.
+    pub fn timeout(&mut self) -> Option<Time> {
+        let now = Manager::now();
+        let busy = self.has_tasks().then_some(now + Time::from_millis(4));
+        self.until = [self.due(), busy].into_iter().flatten().min();
+        self.until.map(|until| until.saturating_sub(now))
+    }
+
+    /// The next task that may begin.
+    pub fn next_task(&mut self) -> Option<Task> {
+        self.fill();
+        self.ready.pop_front()
+    }
+
+    /// Whether there is one.
+    pub fn has_tasks(&mut self) -> bool {
+        self.fill();
+        !self.ready.is_empty()
+    }
+
+    /// Gets one task ready, if there is one whose user has room.
+    fn fill(&mut self) {
+        if let Some(task) = self.ready.pop_front() {
+            if self.crew.has_room(task.user()) {
+                self.ready.push_front(task);
+                return;
+            }
+            self.held.entry(task.user()).or_default().push_back(task);
+        }
+        let roomy = self.held.keys().find(|user| self.crew.has_room(**user)).copied();
+        if let Some(user) = roomy {
+            if let Some(held) = self.held.get_mut(&user) {
+                self.ready.extend(held.pop_front());
+                if held.is_empty() {
+                    self.held.remove(&user);
+                }
+            }
+            if !self.ready.is_empty() {
+                return;
+            }
+        }
+        while let Some(job) = self.manager.poll_job(true) {
+            let pending = job.call.and_then(|id| self.calls.get(&id));
+            let fd = pending.map(|pending| Arc::clone(&pending.fd));
+            let user = match (pending, job.lane) {
+                (Some(pending), _) => pending.uid,
+                (None, Lane::Socket(key)) => self.owner(key.cookie),
+                (None, Lane::Connection(token)) => {
+                    self.manager.engine().by_token(token).map_or(NOBODY, |c| self.owner(c.key.cookie))
+                }
+                (None, Lane::Namespace) => NOBODY,
+            };
+            let task = Task::Job { job, fd, user };
+            if self.crew.has_room(user) {
+                self.ready.push_back(task);
+                return;
+            }
+            self.held.entry(user).or_default().push_back(task);
+        }
+    }
+
+    fn owner(&self, cookie: u64) -> u32 {
+        self.owners.get(&cookie).map_or(NOBODY, |owner| owner.uid)
+    }
+
+    /// Takes what has happened.
+    pub fn turn(&mut self, events: &[EpollEvent]) {
+        for event in events {
+            match event.data() {
+                LISTENER => self.admit(),
+                SIGNALS => self.signalled(),
+                ROUSE => drop(self.rouse.read()),
+                EVENTS => {}
+                LINKS => self.links.read(&mut self.manager),
+                client => self.heed(client),
+            }
+        }
+        self.manager.step();
+        self.finish_calls();
+        let now = Manager::now();
+        self.expire(now);
+        for user in self.crew.look(now) {
+            log!(Warning, "user {user} holds a worker up: a socket does not let go of its lock");
+        }
+        if now.saturating_sub(self.swept) >= SWEEP {
+            self.swept = now;
+            self.sweep(now);
+        }
+    }
+
+    /// Takes what came of a job; what is to be closed, away from here.
+    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<Arc<OwnedFd>> {
+        self.manager.report(lane, call, found);
+        self.finish_calls()
+    }
+
+    fn signalled(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            match Signal::try_from(signal.ssi_signo as i32) {
+                Ok(Signal::SIGHUP) => self.reread(),
+                _ => self.crew.done = true,
+            }
+        }
+    }
+
+    fn reread(&mut self) {
+        log!(Notice, "SIGHUP: the policy is read at start only");
+    }
+
+    fn admit(&mut self) {
+        for _ in 0..ACCEPT {
+            let fd = match unix::accept(self.listener.as_fd()) {
+                Ok(fd) => fd,
+                Err(Errno(libc::EAGAIN)) => return,
+                Err(errno) => {
+                    log!(Warning, "accepting a client: {errno}");
+                    return;
+                }
+            };
+            let Ok(who) = unix::credentials(fd.as_fd()) else { continue };
+            let rights = self.policy.rights(who.uid);
+            let user = self.users.entry(who.uid).or_default();
+            if !rights.allow || user.clients >= rights.clients {
+                let (errno, words) = if rights.allow {
+                    (libc::EDQUOT, "this user has too many connections to the broker")
+                } else {
+                    (libc::EACCES, "the broker's policy lets this user do nothing")
+                };
+                say(&fd, 0, &Told::Refused { errno, words: words.into() });
+                // It has sent nothing that was received: closing can wait for
+                // what is in its queue.
+                self.ready.push_back(Task::Close(who.uid, vec![fd]));
+                continue;
+            }
+            self.numbers += 1;
+            let id = self.numbers;
+            if self.epoll.add(&fd, EpollEvent::new(listen_once(), id)).is_err() {
+                self.ready.push_back(Task::Close(who.uid, vec![fd]));
+                continue;
+            }
+            user.clients += 1;
+            self.clients.insert(id, Client { fd, uid: who.uid, pid: who.pid, waiting: HashSet::new() });
+        }
+    }
+
+    /// Reads one message of a client. It is not listened to again until that
+    /// is answered.
+    fn heed(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(&id) else { return };
+        let uid = client.uid;
+        let mut buffer = [0u8; wire::LIMIT + 1];
+        let mut received = match unix::receive(client.fd.as_fd(), &mut buffer, true) {
+            Ok(received) if received.len > 0 => received,
+            Err(Errno(libc::EAGAIN)) => return self.listen_to(id),
+            _ => return self.dismiss(id),
+        };
+        let fds = std::mem::take(&mut received.fds);
+        let bytes = buffer.get(..received.len).unwrap_or_default();
+        let request = if received.truncated { Err(wire::Flaw::Shape) } else { wire::decode(bytes) };
+        let well = match &request {
+            Ok(Request { ask, .. }) => fds.len() == usize::from(ask.wants_descriptor()),
+            Err(_) => false,
+        };
+        match request {
+            Ok(Request { tag, ask }) if well => {
+                let refused = match fds.into_iter().next() {
+                    Some(fd) => self.asked(id, uid, tag, ask, fd),
+                    None => {
+                        let told = self.told(id, uid, ask);
+                        self.answer(id, tag, &told);
+                        None
+                    }
+                };
+                if let Some((error, fd)) = refused {
+                    self.answer(id, tag, &Told::from(Err(error)));
+                    self.ready.push_back(Task::Close(uid, vec![fd]));
+                }
+            }
+            _ => {
+                let words = match request {
+                    Err(wire::Flaw::Version) => "the broker does not speak this version of the protocol",
+                    _ if received.fds_lost => "the broker has no room for a descriptor",
+                    _ => "the broker does not understand this message",
+                };
+                if let Some(client) = self.clients.get(&id) {
+                    let errno = if received.fds_lost { libc::ENFILE } else { libc::EPROTO };
+                    say(&client.fd, 0, &Told::Refused { errno, words: words.into() });
+                }
+                if !fds.is_empty() {
+                    self.ready.push_back(Task::Close(uid, fds));
+                }
+                self.dismiss(id);
+            }
+        }
+    }
+
+    /// What is asked without a socket.
+    fn told(&mut self, id: ClientId, uid: u32, ask: Ask) -> Told {
+        match ask {
+            Ask::Closed(keys) => {
+                for key in keys.into_iter().map(Key::from) {
+                    let waits = |c: &mptcpapi::engine::Connection| c.phase == Phase::Prepared;
+                    let waits = self.manager.engine().by_key(&key).is_none_or(waits);
+                    if waits && self.owner(key.cookie) == uid {
+                        self.manager.forget(key);
+                        if let Some(client) = self.clients.get_mut(&id) {
+                            client.waiting.remove(&key);
+                        }
+                    }
+                }
+                self.notice_changes();
+                Told::Done
+            }
+            _ => {
+                let servers = self.policy.rights(uid).servers || self.look.userspace_mode();
+                Told::Welcome {
+                    namespace: self.manager.namespace(),
+                    switch: self.look.switchable().is_ok(),
+                    listen: servers,
+                }
+            }
+        }
+    }
+
+    /// What is asked of a socket. A refusal gives the descriptor back.
+    fn asked(&mut self, id: ClientId, uid: u32, tag: u32, ask: Ask, fd: OwnedFd) -> Option<(Error, OwnedFd)> {
+        let key = match self.examine(uid, &ask, &fd) {
+            Ok(key) => key,
+            Err(error) => return Some((error, fd)),
+        };
+        let call = match ask {
+            Ask::Bound(addr) => {
+                self.manager.note_bound(key, Some(addr));
+                None
+            }
+            Ask::Disconnected => {
+                self.manager.note_unswitched(&key);
+                None
+            }
+            Ask::Forget => {
+                self.manager.forget(key);
+                self.notice_changes();
+                None
+            }
+            ask => match ask.into_call() {
+                Some(Ok(call)) => Some(call),
+                Some(Err(error)) => return Some((error, fd)),
+                None => None,
+            },
+        };
+        let Some(call) = call else {
+            self.answer(id, tag, &Told::Done);
+            self.ready.push_back(Task::Close(uid, vec![fd]));
+            return None;
+        };
+        let registers = !matches!(call, Call::Control | Call::Facts);
+        if registers && let Err(error) = self.register(id, uid, key) {
+            return Some((error, fd));
+        }
+        let patience = match &call {
+            Call::Remove { patience, .. } => *patience,
+            _ => Time::ZERO,
+        };
+        let servers = if self.policy.rights(uid).servers { Servers::Allowed } else { Servers::Forbidden };
+        let deadline = Manager::now() + PATIENCE + patience;
+        let number = self.manager.call(key, call, servers);
+        self.deadlines.insert((deadline, number));
+        self.calls.insert(number, Pending { client: id, tag, fd: Arc::new(fd), key, uid, deadline });
+        None
+    }
+
+    /// Whether this may be asked of this descriptor, by looks that take no
+    /// lock.
+    fn examine(&mut self, uid: u32, ask: &Ask, fd: &OwnedFd) -> Result<Key, Error> {
+        Socket::of(fd.as_fd())?;
+        match sockopt::netns_cookie(fd.as_fd()) {
+            Ok(namespace) if namespace != self.manager.namespace() && self.manager.namespace() != 0 => {
+                return Err(Error::new(
+                    libc::EOPNOTSUPP,
+                    "the socket belongs to another network namespace than the broker's",
+                ));
+            }
+            _ => {}
+        }
+
+        let key = manager::key_of(fd.as_fd())?;
+        if self.crew.is_stuck(uid) {
+            return Err(Error::new(
+                libc::EDQUOT,
+                "a socket of this user holds the broker up: nothing more until it lets go",
+            ));
+        }
+        self.charge(uid)?;
+        let rights = self.policy.rights(uid);
+        let forbidden = |addr: &std::net::SocketAddr, what: &str| {
+            Error::new(libc::EACCES, format!("the broker's policy forbids this user to {what} {}", addr.ip()))
+        };
+        match ask {
+            Ask::Add(entries) => {
+                for entry in entries {
+                    let ip = entry.addr.ip().to_canonical();
+                    let interface = self.links.holder(ip);
+                    if entry.subflow && !rights.may_use(ip, interface) {
+                        return Err(forbidden(&entry.addr, "use"));
+                    }
+                    if entry.advertise && !rights.may_advertise(ip, interface) && !entry.subflow {
+                        return Err(forbidden(&entry.addr, "advertise"));
+                    }
+                }
+            }
+            Ask::Closed(_) | Ask::Hello => {}
+            _ => {}
+        }
+        Ok(key)
+    }
+
+    /// Takes one request from what this user may make in a second.
+    fn charge(&mut self, uid: u32) -> Result<(), Error> {
+        let rate = f64::from(self.policy.rights(uid).requests);
+        let now = Manager::now();
+        let user = self.users.entry(uid).or_default();
+        if user.counted.is_zero() {
+            (user.tokens, user.counted) = (2.0 * rate, now);
+        }
+        let passed = now.saturating_sub(user.counted).as_secs_f64();
+        user.tokens = (user.tokens + passed * rate).min(2.0 * rate);
+        user.counted = now;
+        if user.tokens < 1.0 {
+            return Err(Error::new(
+                libc::EDQUOT,
+                "this user makes more requests than the broker's policy allows",
+            ));
+        }
+        user.tokens -= 1.0;
+        Ok(())
+    }
+
+    /// Notes whose socket it is.
+    fn register(&mut self, id: ClientId, uid: u32, key: Key) -> Result<(), Error> {
+        let Some(client) = self.clients.get_mut(&id) else {
+            return Err(Error::new(libc::EIO, "the client is gone"));
+        };
+        if !self.owners.contains_key(&key.cookie) {
+            let limit = self.policy.rights(uid).sockets;
+            let user = self.users.entry(uid).or_default();
+            if user.sockets >= limit {
+                return Err(Error::new(
+                    libc::EDQUOT,
+                    format!("this user has {limit} sockets under the broker's control, as many as it may"),
+                ));
+            }
+            user.sockets += 1;
+            self.owners.insert(key.cookie, Owner { uid, pid: client.pid });
+        }
+        client.waiting.insert(key);
+        self.orphans.remove(&key);
+        Ok(())
+    }
+
+    /// Answers what has ended; what is to be closed.
+    fn finish_calls(&mut self) -> Vec<Arc<OwnedFd>> {
+        let mut rubbish = Vec::new();
+        while let Some((number, result)) = self.manager.outcome() {
+            let Some(pending) = self.calls.remove(&number) else { continue };
+            self.deadlines.remove(&(pending.deadline, number));
+            self.answer(pending.client, pending.tag, &Told::from(result));
+            let nothing = self.manager.engine().by_key(&pending.key).is_none()
+                && !self.manager.prepared(&pending.key).switched;
+            if nothing {
+                self.release(&pending.key);
+            }
+            rubbish.push(pending.fd);
+        }
+        self.notice_changes();
+        rubbish
+    }
+
+    /// Gives up what takes too long.
+    fn expire(&mut self, now: Time) {
+        while let Some((at, number)) = self.deadlines.first().copied()
+            && at <= now
+        {
+            self.deadlines.pop_first();
+            self.manager.abandon(number);
+            let Some(pending) = self.calls.remove(&number) else { continue };
+            let words = "the socket does not answer: it may be busy in another call";
+            self.answer(
+                pending.client,
+                pending.tag,
+                &Told::Refused { errno: libc::EIO, words: words.into() },
+            );
+            if let Ok(fd) = Arc::try_unwrap(pending.fd) {
+                self.ready.push_back(Task::Close(pending.uid, vec![fd]));
+            }
+        }
+    }
+
+    fn answer(&mut self, id: ClientId, tag: u32, told: &Told) {
+        let Some(client) = self.clients.get(&id) else { return };
+        // One that doesn't read its answers is none.
+        if say(&client.fd, tag, told) { self.listen_to(id) } else { self.dismiss(id) }
+    }
+
+    fn listen_to(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(&id) else { return };
+        let mut event = EpollEvent::new(listen_once(), id);
+        if self.epoll.modify(&client.fd, &mut event).is_err() {
+            self.dismiss(id);
+        }
+    }
+
+    /// A client is gone, or sent away.
+    fn dismiss(&mut self, id: ClientId) {
+        let Some(client) = self.clients.remove(&id) else { return };
+        let _ = self.epoll.delete(&client.fd);
+        if let Some(user) = self.users.get_mut(&client.uid) {
+            user.clients = user.clients.saturating_sub(1);
+        }
+        let now = Manager::now();
+        for key in client.waiting {
+            if self.manager.engine().by_key(&key).is_none_or(|c| c.phase == Phase::Prepared) {
+                self.orphans.insert(key, (client.pid, now));
+            }
+        }
+        self.ready.push_back(Task::Close(client.uid, vec![client.fd]));
+    }
+
+    /// Sees to what the engine has changed.
+    fn notice_changes(&mut self) {
+        while let Some(key) = self.manager.poll_changed() {
+            match self.manager.engine().by_key(&key).map(|c| c.phase) {
+                None => self.release(&key),
+                Some(Phase::Open) => {
+                    self.orphans.remove(&key);
+                }
+                Some(Phase::Prepared) => {}
+            }
+        }
+    }
+
+    /// A socket is nobody's any more.
+    fn release(&mut self, key: &Key) {
+        self.orphans.remove(key);
+        if self.manager.engine().knows_cookie(key.cookie) {
+            return;
+        }
+        if let Some(owner) = self.owners.remove(&key.cookie)
+            && let Some(user) = self.users.get_mut(&owner.uid)
+        {
+            user.sockets = user.sockets.saturating_sub(1);
+        }
+    }
+
+    /// Forgets sockets whose program is gone, connected or not.
+    fn sweep(&mut self, now: Time) {
+        let grace = self.policy.grace;
+        let gone: Vec<Key> = self
+            .orphans
+            .iter()
+            .filter(|(_, (pid, since))| now.saturating_sub(*since) >= grace && !alive(*pid))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in gone {
+            self.manager.forget(key);
+            self.release(&key);
+        }
+        self.notice_changes();
+        let manager = &self.manager;
+        for client in self.clients.values_mut() {
+            let open = |key: &Key| manager.engine().by_key(key).is_some_and(|c| c.phase == Phase::Open);
+            client.waiting.retain(|key| !open(key) && manager.engine().knows_cookie(key.cookie));
+        }
+        self.users.retain(|_, user| {
+            user.clients > 0 || user.sockets > 0 || now.saturating_sub(user.counted) < Time::from_secs(10)
+        });
+    }
+}
+
+fn alive(pid: i32) -> bool {
+    pid > 0 && std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+fn listen_once() -> EpollFlags {
+    EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT
+}
+
+/// Sends a reply; whether that was possible.
+fn say(fd: &OwnedFd, tag: u32, told: &Told) -> bool {
+    let reply = Reply { tag, told: told.clone() };
+    wire::encode(&reply).is_ok_and(|bytes| unix::send(fd.as_fd(), &bytes, None, true).is_ok())
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The threads. All are alike: each takes a task if there is one, else the
+//! lead if nobody has it: waiting for what happens, and deciding. So what is
+//! decided is carried out at once by whoever decided it, and no thread is ever
+//! waited for.
+//!
+//! A task can wait without end for a socket's lock. A thread that is not back
+//! in time is given up: another takes its place, and its user is served no
+//! more until it is back.
+
+use crate::broker::{Broker, Task};
+use crate::log::log;
+use mptcpapi::manager::{Found, Hands};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Threads that are not stuck.
+const CREW: usize = 4;
+/// Threads in all.
+const CREW_MAX: usize = 256;
+/// Events taken at a time.
+const BATCH: usize = 256;
+const STACK: usize = 256 << 10;
+
+/// What the threads share.
+pub struct Ship {
+    broker: Mutex<Broker>,
+    work: Condvar,
+    epoll: Arc<Epoll>,
+    namespace: u64,
+}
+
+impl Ship {
+    fn lock(&self) -> MutexGuard<'_, Broker> {
+        self.broker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs the broker until it is told to stop, and gives it back.
+pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), String> {
+    let ship = Arc::new(Ship { broker: Mutex::new(broker), work: Condvar::new(), epoll, namespace });
+    for _ in 1..CREW {
+        enlist(&ship)?;
+    }
+    let hands = Hands::open(namespace, true).map_err(|e| e.to_string())?;
+    serve(&ship, hands, true);
+    Ok(())
+}
+
+fn enlist(ship: &Arc<Ship>) -> Result<(), String> {
+    let hands = Hands::open(ship.namespace, true).map_err(|e| e.to_string())?;
+    let ship = Arc::clone(ship);
+    ship.lock().crew.threads += 1;
+    let spawned = std::thread::Builder::new().name("worker".into()).stack_size(STACK).spawn({
+        let ship = Arc::clone(&ship);
+        move || serve(&ship, hands, false)
+    });
+    spawned.map(drop).map_err(|e| {
+        ship.lock().crew.threads -= 1;
+        format!("no thread: {e}")
+    })
+}
+
+/// One thread's life. The first one stays until the end, whatever happens; the
+/// others go when there are enough.
+fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
+    let mut broker = ship.lock();
+    if first {
+        broker.crew.threads += 1;
+    }
+    let number = broker.crew.number();
+    loop {
+        if broker.crew.done {
+            ship.work.notify_all();
+            return;
+        }
+        // Somebody must be left to lead.
+        let led = broker.crew.led || broker.crew.idle > 0;
+        if led && let Some(task) = broker.next_task() {
+            broker.crew.begin(number, task.user());
+            if broker.crew.idle > 0 && (!broker.crew.led || broker.has_tasks()) {
+                ship.work.notify_one();
+            }
+            drop(broker);
+            broker = perform(ship, &mut hands, task);
+            broker.crew.end(number);
+            if broker.crew.led && broker.is_sooner() {
+                broker.rouse();
+            }
+        } else if !broker.crew.led {
+            broker.crew.led = true;
+            let wait = broker.timeout();
+            drop(broker);
+            let mut events = [EpollEvent::empty(); BATCH];
+            let count = ship.epoll.wait(&mut events, millis(wait)).unwrap_or(0);
+            broker = ship.lock();
+            broker.turn(events.get(..count).unwrap_or_default());
+            broker.crew.led = false;
+            let waiting = broker.has_tasks();
+            if broker.crew.is_short(waiting) {
+                drop(broker);
+                if let Err(words) = enlist(ship) {
+                    log!(Error, "{words}");
+                }
+                broker = ship.lock();
+            } else if broker.crew.idle > 0 && broker.has_tasks() {
+                ship.work.notify_one();
+            }
+        } else if broker.crew.active() > CREW && !first {
+            broker.crew.threads -= 1;
+            return;
+        } else {
+            broker.crew.idle += 1;
+            broker = ship.work.wait(broker).unwrap_or_else(PoisonError::into_inner);
+            broker.crew.idle -= 1;
+        }
+    }
+}
+
+/// Does a task without the broker's lock, and reports.
+fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, Broker> {
+    match task {
+        Task::Close(_, fds) => {
+            drop(fds);
+            ship.lock()
+        }
+        Task::Job { job, fd, .. } => {
+            use std::os::fd::AsFd;
+            let found: Found = hands.run(job.work, fd.as_deref().map(AsFd::as_fd));
+            let mut broker = ship.lock();
+            let rubbish = broker.report(job.lane, job.call, found);
+            if rubbish.is_empty() && fd.is_none() {
+                return broker;
+            }
+            // Closing can wait too.
+            drop(broker);
+            drop((rubbish, fd));
+            ship.lock()
+        }
+    }
+}
+
+fn millis(wait: Option<Duration>) -> EpollTimeout {
+    match wait {
+        None => EpollTimeout::NONE,
+        Some(wait) => {
+            let millis = wait.as_micros().div_ceil(1000).min(60_000);
+            EpollTimeout::try_from(millis as u64).unwrap_or(EpollTimeout::ZERO)
+        }
+    }
+}
+
+/// Who is at what.
+#[derive(Default)]
+pub struct Crew {
+    /// Threads in all.
+    pub threads: usize,
+    /// Those that wait for work.
+    pub idle: usize,
+    /// Somebody waits for what happens.
+    pub led: bool,
+    /// Everybody is to go.
+    pub done: bool,
+    numbers: u64,
+    busy: Vec<Busy>,
+}
+
+struct Busy {
+    number: u64,
+    user: u32,
+    since: Duration,
+    stuck: bool,
+}
+
+/// After this long, with tasks waiting, one more thread is worth its while.
+const SLOW: Duration = Duration::from_millis(4);
+/// After this long a thread counts as stuck.
+const STUCK: Duration = Duration::from_millis(500);
+/// For whom tasks are done that are nobody's.
+pub const NOBODY: u32 = u32::MAX;
+/// Threads that work for one user at a time.
+const PER_USER: usize = 2;
+
+impl Crew {
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn begin(&mut self, number: u64, user: u32) {
+        let since = mptcpapi::manager::Manager::now();
+        self.busy.push(Busy { number, user, since, stuck: false });
+    }
+
+    fn end(&mut self, number: u64) {
+        self.busy.retain(|busy| busy.number != number);
+    }
+
+    /// Whether tasks wait because nobody is free, and that for too long.
+    fn is_short(&self, waiting: bool) -> bool {
+        let now = mptcpapi::manager::Manager::now();
+        let slow = || self.busy.iter().any(|busy| now.saturating_sub(busy.since) >= SLOW);
+        let none = self.active() < CREW;
+        self.threads < CREW_MAX && (none || (waiting && self.idle == 0 && slow()))
+    }
+
+    fn active(&self) -> usize {
+        self.threads.saturating_sub(self.busy.iter().filter(|busy| busy.stuck).count())
+    }
+
+    /// Whether another task of this user may begin.
+    pub fn has_room(&self, user: u32) -> bool {
+        user == NOBODY || self.busy.iter().filter(|busy| busy.user == user).count() < PER_USER
+    }
+
+    /// Whether a socket of this user does not let go of a thread.
+    pub fn is_stuck(&self, user: u32) -> bool {
+        self.busy.iter().any(|busy| busy.user == user && busy.stuck)
+    }
+
+    /// Notes who is stuck by now; the users of those that were not before.
+    pub fn look(&mut self, now: Duration) -> Vec<u32> {
+        let late = |busy: &&mut Busy| !busy.stuck && now.saturating_sub(busy.since) >= STUCK;
+        self.busy
+            .iter_mut()
+            .filter(late)
+            .map(|busy| {
+                busy.stuck = true;
+                busy.user
+            })
+            .collect()
+    }
+
+    /// When the next could be.
+    pub fn next_look(&self) -> Option<Duration> {
+        self.busy.iter().filter(|busy| !busy.stuck).map(|busy| busy.since + STUCK).min()
+    }
+}

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! mptcpapid: lets ordinary programs control the paths of their own Multipath
+//! TCP connections. See mptcpapid(8).
+
+mod broker;
+mod crew;
+mod links;
+mod log;
+mod policy;
+
+use broker::Broker;
+use log::log;
+use mptcpapi::kernel::{pm, sockopt, unix};
+use mptcpapi::manager::{Hands, Manager};
+use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use policy::Policy;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+const USAGE: &str = "usage: mptcpapid [--socket PATH] [--config FILE] [--state DIRECTORY] [--manage]
+       mptcpapid --check-config [--config FILE]
+       mptcpapid --help | --version";
+const HELP: &str = "
+  --socket PATH       listen here (default /run/mptcpapi/broker.sock; '@' in front
+                      for a name without a file)
+  --config FILE       the policy (default /etc/mptcpapi/mptcpapid.conf, if there)
+  --state DIRECTORY   keep the journal here (default: beside the socket)
+  --manage            put the network namespace in userspace mode and serve every
+                      connection in it
+  --event-buffer N    bytes of events that may wait (for tests)
+  --check-config      read the policy, say what is wrong with it, and end
+";
+
+struct Options {
+    socket: PathBuf,
+    config: Option<PathBuf>,
+    manage: bool,
+    check: bool,
+    event_buffer: usize,
+}
+
+const CONFIG: &str = "/etc/mptcpapi/mptcpapid.conf";
+
+fn options() -> Result<Option<Options>, String> {
+    let mut options = Options {
+        socket: mptcpapi::BROKER_SOCKET.into(),
+        config: None,
+        manage: false,
+        check: false,
+        event_buffer: 8 << 20,
+    };
+    let mut words = std::env::args_os().skip(1);
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy().into_owned();
+        let (name, inline) = match text.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (text, None),
+        };
+        let mut value = || match &inline {
+            Some(value) => Ok(value.into()),
+            None => words.next().ok_or(format!("{name} needs a value\n{USAGE}")),
+        };
+        match name.as_str() {
+            "--socket" => options.socket = value()?.into(),
+            "--config" => options.config = Some(value()?.into()),
+            "--event-buffer" => {
+                let text = value()?;
+                let number = text.to_str().and_then(|text| text.parse().ok());
+                options.event_buffer = number.ok_or(format!("--event-buffer: {text:?} is no number"))?;
+            }
+            "--manage" if inline.is_none() => options.manage = true,
+            "--check-config" if inline.is_none() => options.check = true,
+            "--help" | "-h" => {
+                print!("{USAGE}\n{HELP}");
+                return Ok(None);
+            }
+            "--version" | "-V" => {
+                println!("mptcpapid {}", env!("CARGO_PKG_VERSION"));
+                return Ok(None);
+            }
+            _ => return Err(format!("{name}: no such option\n{USAGE}")),
+        }
+    }
+    Ok(Some(options))
+}
+
+fn policy(options: &Options) -> Result<Policy, String> {
+    let mut policy = match &options.config {
+        Some(path) => Policy::read(path)?,
+        None if std::path::Path::new(CONFIG).exists() => Policy::read(CONFIG.as_ref())?,
+        None => Policy::default(),
+    };
+    policy.manage |= options.manage;
+    Ok(policy)
+}
+
+fn run(options: &Options, policy: Policy) -> Result<(), String> {
+    let words = |e: mptcpapi::Error| e.to_string();
+    let mut handled = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        handled.add(signal);
+    }
+    handled.thread_block().map_err(|e| e.to_string())?;
+    let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|e| e.to_string())?;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| e.to_string())?;
+    let epoll = Arc::new(epoll);
+    let namespace = sockopt::thread_netns().unwrap_or(0);
+    let mut look = Hands::open(namespace, true).map_err(words)?;
+    if look.in_userspace_mode() {
+        log!(Info, "this network namespace is in userspace mode");
+    }
+    let events = pm::Events::open_with(look.family(), options.event_buffer)
+        .map_err(|errno| format!("listening to path-manager events: {errno}"))?;
+    let manager = Manager::with_events(namespace, events).map_err(words)?;
+    let path = &options.socket;
+    let listener =
+        unix::listen(path, 0o666).map_err(|errno| format!("listening on {}: {errno}", path.display()))?;
+    let broker = Broker::new(manager, look, policy, listener, signals, Arc::clone(&epoll)).map_err(words)?;
+    log!(Info, "serving on {}", path.display());
+    crew::sail(broker, epoll, namespace)?;
+    log!(Info, "stopped");
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(Some(options)) => options,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(words) => {
+            eprintln!("mptcpapid: {words}");
+            return ExitCode::from(2);
+        }
+    };
+    let policy = match policy(&options) {
+        Ok(policy) => policy,
+        Err(words) => {
+            log!(Error, "{words}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.check {
+        return ExitCode::SUCCESS;
+    }
+    match run(&options, policy) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(words) => {
+            log!(Error, "{words}");
+            ExitCode::FAILURE
+        }
+    }
+}
