@@ -7,6 +7,7 @@
 mod scale;
 
 use super::*;
+use crate::error::Result;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
