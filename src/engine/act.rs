@@ -35,7 +35,7 @@ impl Engine {
     /// Makes what is into what should be.
     pub(super) fn reconcile(&mut self, handle: Handle, now: Time) {
         self.announce(handle);
-        self.expel(handle);
+        self.expel(handle, now);
         self.create(handle, now);
         self.finish_removals(handle, now);
         self.prioritise(handle);
@@ -44,28 +44,46 @@ impl Engine {
 
     fn open(&self, handle: Handle) -> Option<&Connection> {
         let c = self.connections.get(&handle)?.as_ref();
-        (c.phase == Phase::Open && c.ready != Ready::No && !c.foreign).then_some(c)
+        (c.phase == Phase::Open && c.ready != Ready::No && !c.foreign && !c.blind).then_some(c)
     }
 
+    /// Tells the peer of addresses, and sees to it that joins to them find a
+    /// listening socket.
     fn announce(&mut self, handle: Handle) {
         let Some(c) = self.open(handle) else { return };
-        for addr in c.to_announce() {
-            let Some(c) = self.connections.get_mut(&handle) else { return };
-            let port = c.initial.map_or(0, |(local, _)| local.port());
-            let listen = addr::with_port(addr, if addr.port() == 0 { port } else { addr.port() });
-            let Some(slot) = c.ids.allocate(addr, addr.port()) else { continue };
-            c.announced.push((addr, slot.id));
-            let known = c.listening.contains(&listen);
-            c.listening.push(listen);
-            if !known {
-                self.emit(handle, Action::Listen { local: listen }, addr);
+        let fresh = c.to_announce();
+        if fresh.is_empty() && c.listening.len() == c.announced.len() {
+            return;
+        }
+        let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return };
+        let mut announces = Vec::new();
+        for addr in fresh {
+            if let Some(slot) = c.ids.allocate(addr, addr.port()) {
+                c.announced.push((addr, slot.id));
+                announces.push((addr, slot.id));
             }
-            self.emit(handle, Action::Announce { local: addr, id: slot.id }, addr);
+        }
+        let port = c.initial.map_or(0, |(local, _)| local.port());
+        let mut missing = Vec::new();
+        let mut sockets = Vec::new();
+        for (addr, _) in c.announced.iter() {
+            let socket = if addr.port() == 0 { addr::with_port(*addr, port) } else { *addr };
+            if !c.listening.contains(&socket) {
+                missing.push((*addr, socket));
+            }
+            sockets.push(socket);
+        }
+        c.listening = sockets.into();
+        for (addr, local) in missing {
+            self.emit(handle, Action::Listen { local }, addr);
+        }
+        for (local, id) in announces {
+            self.emit(handle, Action::Announce { local, id }, local);
         }
     }
 
     /// Closes what may not be used.
-    fn expel(&mut self, handle: Handle) {
+    fn expel(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.open(handle) else { return };
         let replaceable = c.has_alternative();
         let out: Vec<Subflow> = c
@@ -77,6 +95,10 @@ impl Engine {
             .copied()
             .collect();
         for subflow in out {
+            if let Some(c) = self.connections.get_mut(&handle) {
+                // Whatever made it, it isn't made again at once.
+                fail(c, addr::with_port(subflow.from(), 0), subflow.to(), now);
+            }
             self.close(handle, &subflow);
         }
     }

@@ -2,6 +2,7 @@
 //! What goes into the engine and what comes out.
 
 use super::connection::{Device, Entry};
+use super::saved::Saved;
 use crate::error::Result;
 use std::net::SocketAddr;
 
@@ -17,7 +18,7 @@ pub struct Handle(pub(super) u64);
 
 /// Identity of a socket: accepted sockets share their listener's cookie, so
 /// the inode belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// SO_COOKIE.
     pub cookie: u64,
@@ -152,7 +153,8 @@ pub enum Event {
         /// As the kernel names it.
         remote: SocketAddr,
     },
-    /// All subflows as they are now, in order of creation.
+    /// All subflows as they are now, in order of creation. Whoever looked at
+    /// them before [`super::Connection::heard`] grew must look again.
     Snapshot {
         /// The kernel's token.
         token: u32,
@@ -181,6 +183,11 @@ pub enum Event {
         /// The local address that routing chooses, `None` where there is none.
         local: Option<SocketAddr>,
     },
+    /// Makes a socket or connection known again as it was saved, with all that
+    /// was asked of it, its ids and what was announced. Nothing is done about a
+    /// connection until a [`Event::Snapshot`] shows its subflows. One that is
+    /// known stays as it is.
+    Restore(Box<Saved>),
     /// Nothing but the time.
     Tick,
 }

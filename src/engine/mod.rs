@@ -14,12 +14,14 @@ mod act;
 pub mod connection;
 mod event;
 mod few;
-mod ids;
+pub mod ids;
 mod note;
+mod saved;
 
 pub(crate) use act::not_ours;
 pub use connection::{Connection, Device, Entry, Peer, Phase, Ready, State, Subflow};
 pub use event::{Action, Command, Event, Handle, Key, Notice, Outcome, Request, RequestId, Seen, Time};
+pub use saved::Saved;
 
 use crate::addr;
 use crate::error::Error;
@@ -204,6 +206,7 @@ impl Engine {
             }
             Event::Done { tag, outcome } => self.done(tag, outcome, now),
             Event::Routed { tag, local } => self.routed(tag, local, now),
+            Event::Restore(saved) => self.restore(*saved, now),
             Event::Tick => {
                 let later = self.timers.split_off(&(now, Handle(u64::MAX)));
                 for (_, handle) in std::mem::replace(&mut self.timers, later) {
@@ -455,7 +458,7 @@ impl Engine {
                     return;
                 }
                 let deadline = now.saturating_add(patience);
-                let queued = c.ready == Ready::No;
+                let queued = c.ready == Ready::No || c.blind;
                 c.removals.push(Removal { addrs, deadline, request: (!queued).then_some(id) });
                 if queued {
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });

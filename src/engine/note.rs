@@ -63,6 +63,7 @@ pub(super) fn snapshot(
         begin(c, (addr::canonical(initial.0), addr::canonical(initial.1)));
     }
     c.token = Some(token);
+    c.blind = false;
     c.subflows.retain(|known| {
         known.state.asked() || subflows.iter().any(|s| same_pair(known, &s.local, &s.remote))
     });
