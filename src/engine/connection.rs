@@ -6,6 +6,7 @@ use super::few::Few;
 use super::ids::Ids;
 use super::{Key, RequestId, Time};
 use crate::addr;
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
@@ -162,6 +163,9 @@ pub struct Connection {
     pub ready: Ready,
     /// The in-kernel path manager has it: nothing can be done.
     pub foreign: bool,
+    /// It was restored and its subflows have not been looked at: nothing is
+    /// done.
+    pub blind: bool,
     /// There is a list: nothing but it may be used.
     pub listed: bool,
     /// The list; where `listed` is false, what was added to all the rest.
@@ -223,6 +227,7 @@ impl Connection {
             server: false,
             ready: Ready::Unknown,
             foreign: false,
+            blind: false,
             listed: false,
             entries: Vec::new(),
             bound: None,
@@ -257,6 +262,7 @@ impl Connection {
         (self.key, self.token, self.server, self.foreign, self.listed, self.initial).hash(&mut hasher);
         (&self.entries, self.bound, &self.device, &self.excluded).hash(&mut hasher);
         (&self.peers, &self.ids, &self.announced).hash(&mut hasher);
+        self.leaving_addrs().collect::<BTreeSet<_>>().hash(&mut hasher);
         hasher.finish()
     }
 
@@ -426,6 +432,11 @@ impl Connection {
             .filter(|addr| !initial.is_some_and(|initial| addr::covers(addr, &initial)))
             .filter(|addr| !self.announced.iter().any(|(known, _)| known == addr))
             .collect()
+    }
+
+    /// All that is on its way out, perhaps repeated.
+    pub(super) fn leaving_addrs(&self) -> impl Iterator<Item = SocketAddr> {
+        self.removals.iter().flat_map(|removal| removal.addrs.iter().copied())
     }
 
     /// Whether a subflow is one of those on their way out.

@@ -21,13 +21,33 @@ pub struct Slot {
 }
 
 /// The table.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ids {
     slots: Few<Slot>,
     last: u8,
 }
 
 impl Ids {
+    /// A table that was: what contradicts itself in it is left out.
+    pub fn from(slots: Vec<Slot>, last: u8) -> Self {
+        let mut ids = Self { last, ..Self::default() };
+        for mut slot in slots {
+            if slot.addr.port() != 0 {
+                slot.port = slot.addr.port();
+            }
+            let taken = |known: &Slot| known.id == slot.id || known.addr == slot.addr;
+            if !ids.slots.iter().any(taken) {
+                ids.slots.push(slot);
+            }
+        }
+        ids
+    }
+
+    /// The id given out last.
+    pub fn last(&self) -> u8 {
+        self.last
+    }
+
     /// The slot of an address, exactly this port.
     pub fn get(&self, addr: &SocketAddr) -> Option<Slot> {
         self.slots.iter().find(|slot| slot.addr == *addr).copied()
@@ -70,7 +90,7 @@ impl Ids {
         self.slots.retain(|slot| slot.addr != *addr);
     }
 
-    /// Every slot.
+    /// Every slot, in the order in which they were taken.
     pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         self.slots.iter().copied()
     }

@@ -4,9 +4,11 @@
 //! and goes. What must always hold is in [`World::invariants`], what must hold
 //! once the world has come to rest in [`World::at_rest`].
 
+mod saved;
 mod scale;
 
 use super::*;
+use crate::error::Result;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

@@ -80,7 +80,7 @@ fn nothing_is_left_of_those_that_are_gone() {
         let Seen { local, remote, .. } = seen(n, 1, false);
         engine.handle(Event::SubflowDown { token: n as u32 + 1, local, remote }, now);
     }
-    assert_eq!(engine.next_timeout(), Some(now + RETRY_FIRST));
+    assert_eq!(engine.next_timeout(), Some(now + note::RETRY_FIRST));
     assert_eq!(engine.timers.len(), 250);
     for n in (0..500).step_by(5) {
         let request = Request::Add(vec![local(2).into()]);

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is compared with what should be; the difference becomes commands, and
+//! their outcomes are taken in.
+
+use super::connection::{Addition, Connection, Phase, Ready, Removal, State, Subflow, Wanted};
+use super::event::{Action, Command, Handle, Notice, Outcome, Time};
+use super::note::{created_or_not, fail, note, renew, same_pair};
+use super::{Engine, SUBFLOWS_MAX, unspecified};
+use crate::addr;
+use crate::error::Error;
+use std::net::SocketAddr;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outstanding {
+    pub handle: Handle,
+    pub action: Action,
+    /// The address of a list that a Create or Announce is for.
+    pub source: SocketAddr,
+}
+
+impl Engine {
+    pub(super) fn emit(&mut self, handle: Handle, action: Action, source: SocketAddr) -> Option<u64> {
+        let c = self.connections.get_mut(&handle)?;
+        let token = c.token?;
+        self.tags += 1;
+        let tag = self.tags;
+        if let Some(addition) = c.additions.iter_mut().find(|a| a.added.contains(&source)) {
+            addition.commands.push(tag);
+        }
+        self.outstanding.insert(tag, Outstanding { handle, action, source });
+        self.commands.push_back(Command { tag, token, key: c.key, action });
+        Some(tag)
+    }
+
+    /// Makes what is into what should be.
+    pub(super) fn reconcile(&mut self, handle: Handle, now: Time) {
+        self.announce(handle);
+        self.expel(handle, now);
+        self.create(handle, now);
+        self.finish_removals(handle, now);
+        self.prioritise(handle);
+        self.finish_additions(handle);
+    }
+
+    fn open(&self, handle: Handle) -> Option<&Connection> {
+        let c = self.connections.get(&handle)?.as_ref();
+        (c.phase == Phase::Open && c.ready != Ready::No && !c.foreign && !c.blind).then_some(c)
+    }
+
+    /// Tells the peer of addresses, and sees to it that joins to them find a
+    /// listening socket.
+    fn announce(&mut self, handle: Handle) {
+        let Some(c) = self.open(handle) else { return };
+        let fresh = c.to_announce();
+        if fresh.is_empty() && c.listening.len() == c.announced.len() {
+            return;
+        }
+        let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return };
+        let mut announces = Vec::new();
+        for addr in fresh {
+            if let Some(slot) = c.ids.allocate(addr, addr.port()) {
+                c.announced.push((addr, slot.id));
+                announces.push((addr, slot.id));
+            }
+        }
+        let port = c.initial.map_or(0, |(local, _)| local.port());
+        let mut missing = Vec::new();
+        let mut sockets = Vec::new();
+        for (addr, _) in c.announced.iter() {
+            let socket = if addr.port() == 0 { addr::with_port(*addr, port) } else { *addr };
+            if !c.listening.contains(&socket) {
+                missing.push((*addr, socket));
+            }
+            sockets.push(socket);
+        }
+        c.listening = sockets.into();
+        for (addr, local) in missing {
+            self.emit(handle, Action::Listen { local }, addr);
+        }
+        for (local, id) in announces {
+            self.emit(handle, Action::Announce { local, id }, local);
+        }
+    }
+
+    /// Closes what may not be used.
+    fn expel(&mut self, handle: Handle, now: Time) {
+        let Some(c) = self.open(handle) else { return };
+        let replaceable = c.has_alternative();
+        let out: Vec<Subflow> = c
+            .subflows
+            .iter()
+            .filter(|s| !s.closing && !s.state.asked() && !c.allows(&s.local) && !c.leaving(&s.local))
+            // The first subflow was routing's choice: replaced, not dropped.
+            .filter(|s| !s.initial || (!c.server && replaceable))
+            .copied()
+            .collect();
+        for subflow in out {
+            if let Some(c) = self.connections.get_mut(&handle) {
+                // Whatever made it, it isn't made again at once.
+                fail(c, addr::with_port(subflow.from(), 0), subflow.to(), now);
+            }
+            self.close(handle, &subflow);
+        }
+    }
+
+    /// Tells the peer, if nothing else uses the id, and closes the subflow.
+    fn close(&mut self, handle: Handle, subflow: &Subflow) {
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let alone = c.subflows.iter().filter(|s| s.local_id == subflow.local_id && !s.closing).count() < 2;
+        let announced = c.announced.iter().any(|(_, id)| *id == subflow.local_id);
+        let from = subflow.from();
+        for known in c.subflows.iter_mut().filter(|s| same_pair(s, &subflow.local, &subflow.remote)) {
+            known.closing = true;
+        }
+        if alone && !announced {
+            self.emit(handle, Action::Remove { id: subflow.local_id }, from);
+        }
+        let action = Action::Destroy { local: subflow.local, remote: subflow.remote };
+        self.emit(handle, action, from);
+    }
+
+    fn create(&mut self, handle: Handle, now: Time) {
+        let Some(c) = self.open(handle) else { return };
+        for wanted in c.wanted(SUBFLOWS_MAX, now) {
+            match wanted {
+                Wanted::Pair(local, remote) => self.join(handle, local, remote, now),
+                Wanted::Routed(remote) => {
+                    if let Some(c) = self.connections.get_mut(&handle) {
+                        c.routing.push(remote);
+                    }
+                    self.emit(handle, Action::Route { remote }, remote);
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, handle: Handle, source: SocketAddr, remote: SocketAddr, now: Time) {
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let preferred = match (source.port(), c.initial) {
+            // The kernel keeps the dead initial subflow in its list, where
+            // commands for the same pair of addresses and ports would end.
+            (0, Some((initial, _))) if addr::same_ip(&initial, &source) => 0,
+            (0, Some((initial, _))) => initial.port(),
+            (port, _) => port,
+        };
+        let Some(slot) = c.ids.allocate(source, preferred) else {
+            fail(c, source, remote, now);
+            return;
+        };
+        let local = addr::with_port(source, slot.port);
+        let backup = c.entry(&source).is_some_and(|entry| entry.backup);
+        let ifindex = c.ifindex(&source);
+        note(
+            &mut c.subflows,
+            Subflow {
+                local,
+                remote,
+                local_id: slot.id,
+                state: State::Asked,
+                initial: false,
+                backup,
+                closing: false,
+            },
+        );
+        self.emit(handle, Action::Create { local, id: slot.id, remote, backup, ifindex }, source);
+    }
+
+    /// Removes addresses whose alternatives are there, or won't come.
+    fn finish_removals(&mut self, handle: Handle, now: Time) {
+        let Some(c) = self.open(handle) else { return };
+        let wait = !c.has_alternative() && c.awaits_alternative();
+        let due = |removal: &Removal| {
+            let used = c
+                .subflows
+                .iter()
+                .any(|s| s.up() && removal.addrs.iter().any(|gone| addr::covers(gone, &s.from())));
+            !(wait && used) || removal.deadline <= now
+        };
+        let (ready, later): (Vec<Removal>, Vec<Removal>) = c.removals.iter().cloned().partition(due);
+        if ready.is_empty() {
+            return;
+        }
+        if let Some(c) = self.connections.get_mut(&handle) {
+            c.removals = later.into();
+        }
+        for removal in ready {
+            self.depart(handle, &removal.addrs);
+            if let Some(id) = removal.request {
+                self.notices.push_back(Notice::Answer { id, result: Ok(()) });
+            }
+        }
+    }
+
+    fn depart(&mut self, handle: Handle, addrs: &[SocketAddr]) {
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let gone = |local: &SocketAddr| addrs.iter().any(|addr| addr::covers(addr, local));
+        let closing: Vec<Subflow> =
+            c.subflows.iter().filter(|s| !s.closing && gone(&s.from())).copied().collect();
+        // RM_ADDR first: DESTROY deletes the id (KERNEL pm_userspace.c).
+        let mut ids: Vec<(u8, SocketAddr)> = Vec::new();
+        for (id, addr) in closing
+            .iter()
+            .map(|s| (s.local_id, s.from()))
+            .chain(c.announced.iter().filter(|(addr, _)| gone(addr)).map(|(addr, id)| (*id, *addr)))
+        {
+            let shared = c.subflows.iter().any(|s| s.local_id == id && !s.closing && !gone(&s.from()));
+            if !shared && !ids.iter().any(|(known, _)| *known == id) {
+                ids.push((id, addr));
+            }
+        }
+        c.announced.retain(|(addr, _)| !gone(addr));
+        c.failures.retain(|f| !gone(&f.local));
+        for s in c.subflows.iter_mut().filter(|s| gone(&s.from())) {
+            s.closing = true;
+        }
+        let freed: Vec<SocketAddr> =
+            c.ids.iter().filter(|s| s.id != 0 && gone(&s.addr)).map(|s| s.addr).collect();
+        for addr in freed {
+            c.ids.free(&addr);
+        }
+        for (id, addr) in ids {
+            self.emit(handle, Action::Remove { id }, addr);
+        }
+        for s in closing {
+            self.emit(handle, Action::Destroy { local: s.local, remote: s.remote }, s.from());
+        }
+    }
+
+    /// Makes subflows backup, or not, as the list says.
+    fn prioritise(&mut self, handle: Handle) {
+        if self.open(handle).is_none() {
+            return;
+        }
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let mut changes = Vec::new();
+        for i in 0..c.subflows.len() {
+            let Some(subflow) = c.subflows.get(i).copied() else { continue };
+            let Some(wish) = c.entry(&subflow.local).map(|entry| entry.backup) else { continue };
+            if subflow.up() && wish != subflow.backup {
+                changes.push((subflow, wish));
+                if let Some(subflow) = c.subflows.get_mut(i) {
+                    subflow.backup = wish;
+                }
+            }
+        }
+        for (subflow, backup) in changes {
+            let action = Action::SetBackup { local: subflow.local, remote: subflow.remote, backup };
+            self.emit(handle, action, subflow.from());
+        }
+    }
+
+    /// Answers an ADD when the kernel has taken its commands.
+    fn finish_additions(&mut self, handle: Handle) {
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        if c.additions.iter().all(|addition| !addition.commands.is_empty()) {
+            return;
+        }
+        let (done, waiting): (Vec<Addition>, Vec<Addition>) =
+            c.additions.take().into_iter().partition(|a| a.commands.is_empty());
+        c.additions = waiting.into();
+        for addition in done {
+            self.notices.push_back(Notice::Answer { id: addition.request, result: Ok(()) });
+        }
+    }
+
+    pub(super) fn done(&mut self, tag: u64, outcome: Outcome, now: Time) {
+        let Some(Outstanding { handle, action, source }) = self.outstanding.remove(&tag) else { return };
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        if let Action::Create { .. } | Action::Destroy { .. } = action {
+            c.heard += 1;
+        }
+        for addition in c.additions.iter_mut() {
+            addition.commands.retain(|known| *known != tag);
+        }
+        let mut refusal = None;
+        match outcome {
+            Outcome::Gone => {
+                self.drop_connection(handle);
+                return;
+            }
+            Outcome::NotOurs => {
+                refusal = Some(not_ours());
+                c.subflows.retain(|s| s.state != State::Asked);
+                c.foreign = true;
+            }
+            _ => match action {
+                Action::Create { local, remote, .. } => {
+                    refusal = created_or_not(c, &source, &local, &remote, outcome, now);
+                }
+                Action::Destroy { local, remote } => c.subflows.retain(|s| !same_pair(s, &local, &remote)),
+                Action::Announce { local, id } => match outcome {
+                    Outcome::Mismatch => {
+                        c.announced.retain(|(addr, _)| *addr != local);
+                        renew(c, &local, id, local.port());
+                    }
+                    Outcome::Refused(errno) => {
+                        refusal = Some(Error::new(errno, format!("announcing {} was refused", local.ip())));
+                    }
+                    _ => {}
+                },
+                Action::Listen { local } => {
+                    if let Outcome::Refused(errno) = outcome {
+                        refusal = Some(Error::new(
+                            errno,
+                            format!("no listening socket for joins to {local} could be made"),
+                        ));
+                    }
+                }
+                Action::Remove { .. } | Action::SetBackup { .. } | Action::Route { .. } => {}
+            },
+        }
+        if let Some(error) = refusal {
+            self.refuse(handle, &source, error);
+        }
+        self.settle(handle, now);
+    }
+
+    /// Undoes the ADD that a refused command was for.
+    fn refuse(&mut self, handle: Handle, source: &SocketAddr, error: Error) {
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let at = c.additions.iter().position(|a| a.added.contains(source));
+        let Some(addition) = at.and_then(|at| c.additions.take_at(at)) else { return };
+        let fresh: Vec<SocketAddr> = addition
+            .added
+            .iter()
+            .filter(|addr| !addition.entries.iter().any(|entry| entry.addr == **addr))
+            // What was there before without being listed stays.
+            .filter(|addr| !addition.used.iter().any(|used| addr::covers(addr, used)))
+            .copied()
+            .collect();
+        c.entries = addition.entries;
+        c.excluded = addition.excluded;
+        self.depart(handle, &fresh);
+        self.notices.push_back(Notice::Answer { id: addition.request, result: Err(error) });
+    }
+
+    pub(super) fn routed(&mut self, tag: u64, local: Option<SocketAddr>, now: Time) {
+        let Some(Outstanding { handle, action: Action::Route { remote }, .. }) =
+            self.outstanding.remove(&tag)
+        else {
+            return;
+        };
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        c.routing.retain(|peer| *peer != remote);
+        match local.map(|local| addr::with_port(addr::canonical(local), 0)) {
+            Some(local) if c.allows(&local) && !c.failing(&local, &remote, now) => {
+                self.join(handle, local, remote, now);
+            }
+            _ => fail(c, unspecified(&remote), remote, now),
+        }
+        self.settle(handle, now);
+    }
+}
+
+/// Why nothing can be done about a connection.
+pub(crate) fn not_ours() -> Error {
+    Error::new(
+        libc::EOPNOTSUPP,
+        "the in-kernel path manager controls this connection: give it a list before it connects, or start the \
+         network namespace with net.mptcp.path_manager=userspace",
+    )
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is heard is noted: changes of one connection, with no thought of what
+//! follows from them.
+
+use super::connection::{Connection, Entry, Failure, Peer, Phase, Ready, State, Subflow};
+use super::event::{Outcome, Seen, Time};
+use super::unspecified;
+use crate::addr;
+use crate::error::{Error, Result};
+use std::net::SocketAddr;
+
+pub(super) const RETRY_FIRST: Time = Time::from_secs(1);
+const RETRY_MAX: Time = Time::from_secs(64);
+/// A subflow that lived this long was no failure.
+const LIVED: Time = Time::from_secs(10);
+
+impl State {
+    pub(super) fn asked(self) -> bool {
+        self == Self::Asked
+    }
+}
+
+pub(super) fn same_pair(subflow: &Subflow, local: &SocketAddr, remote: &SocketAddr) -> bool {
+    let (from, local) = (subflow.from(), addr::canonical(*local));
+    addr::same(&subflow.to(), &addr::canonical(*remote))
+        && addr::same_ip(&from, &local)
+        && (from.port() == local.port() || from.port() == 0)
+}
+
+/// Appends without much room to spare: most connections have one or two.
+pub(super) fn note<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(if list.len() < 4 { 1 } else { list.len() / 2 });
+    }
+    list.push(item);
+}
+
+/// The connection is there.
+pub(super) fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr)) {
+    c.phase = Phase::Open;
+    c.initial = Some(initial);
+    c.peers.retain(|peer| peer.addr != initial.1);
+    c.peers.reserve_exact(1);
+    c.peers.insert(0, Peer { id: Some(0), addr: initial.1 });
+    if c.server && c.restricted() {
+        // A server binds as it always did: where the client came to is allowed.
+        c.bound = c.bound.or(Some(initial.0));
+    }
+}
+
+/// Notes all that the kernel has.
+pub(super) fn snapshot(
+    c: &mut Connection,
+    token: u32,
+    server: bool,
+    initial: (SocketAddr, SocketAddr),
+    ready: bool,
+    subflows: &[Seen],
+    now: Time,
+) {
+    if c.phase == Phase::Prepared {
+        c.server = server;
+        begin(c, (addr::canonical(initial.0), addr::canonical(initial.1)));
+    }
+    c.token = Some(token);
+    c.blind = false;
+    c.subflows.retain(|known| {
+        known.state.asked() || subflows.iter().any(|s| same_pair(known, &s.local, &s.remote))
+    });
+    for subflow in subflows {
+        seen(c, subflow, now);
+    }
+    if c.ready == Ready::Over {
+        // It stays so.
+    } else if ready || subflows.len() > 1 {
+        c.ready = Ready::Yes;
+    } else if c.ready == Ready::No {
+        c.ready = Ready::Unknown;
+    }
+}
+
+/// Notes a subflow that the kernel has.
+pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
+    let port = addr::canonical(subflow.local).port();
+    let source = addr::with_port(addr::canonical(subflow.local), 0);
+    if !c.ids.iter().any(|slot| slot.id == subflow.local_id && addr::same_ip(&slot.addr, &source)) {
+        c.ids.reserve(subflow.local_id, source, if subflow.initial { 0 } else { port });
+    }
+    let state = if subflow.up { State::Up(now) } else { State::Syn };
+    match c.subflows.iter_mut().find(|known| same_pair(known, &subflow.local, &subflow.remote)) {
+        Some(known) => {
+            (known.local, known.remote, known.local_id) = (subflow.local, subflow.remote, subflow.local_id);
+            if !matches!(known.state, State::Up(_)) {
+                known.state = state;
+            }
+        }
+        None => note(
+            &mut c.subflows,
+            Subflow {
+                local: subflow.local,
+                remote: subflow.remote,
+                local_id: subflow.local_id,
+                state,
+                initial: subflow.initial,
+                backup: false,
+                closing: false,
+            },
+        ),
+    }
+}
+
+/// Whether a peer may have announced this address as its own: none that leads
+/// back to this host or to many, unless the peer itself is on this host.
+pub(super) fn credible(c: &Connection, addr: &SocketAddr) -> bool {
+    let ip = addr.ip();
+    let local_peer = c.initial.is_some_and(|(_, remote)| remote.ip().is_loopback());
+    addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && (local_peer || !ip.is_loopback())
+}
+
+/// Notes the end of a subflow.
+pub(super) fn down(c: &mut Connection, local: &SocketAddr, remote: &SocketAddr, now: Time) {
+    let Some(at) = c.subflows.iter().position(|s| same_pair(s, local, remote)) else { return };
+    let subflow = c.subflows.remove(at);
+    let (from, to) = (subflow.from(), subflow.to());
+    let source = c.sources_of(&from);
+    if let State::Up(since) = subflow.state
+        && now.saturating_sub(since) >= LIVED
+    {
+        c.failures.retain(|f| f.local != source || f.remote != to);
+    }
+    fail(c, source, to, now);
+}
+
+impl Connection {
+    /// The listed address that a subflow's local address stands for.
+    fn sources_of(&self, from: &SocketAddr) -> SocketAddr {
+        self.entry(from).map_or(addr::with_port(*from, 0), |entry| entry.addr)
+    }
+}
+
+/// Puts a pair off, each time for twice as long.
+pub(super) fn fail(c: &mut Connection, local: SocketAddr, remote: SocketAddr, now: Time) {
+    let old = c.failures.iter().position(|f| f.local == local && f.remote == remote);
+    let old = old.and_then(|at| c.failures.take_at(at));
+    let wait = old.map_or(RETRY_FIRST, |failure| failure.wait.saturating_mul(2).min(RETRY_MAX));
+    c.failures.push(Failure { local, remote, until: now.saturating_add(wait), wait });
+    // Pairs of addresses long gone; a list and its peers are far smaller.
+    if c.failures.len() > 1024 {
+        c.failures.take_at(0);
+    }
+}
+
+/// Gives an address another id, and the port that commands for it name.
+pub(super) fn renew(c: &mut Connection, source: &SocketAddr, id: u8, port: u16) {
+    c.ids.free(source);
+    // The old id stays taken, under an address that nobody asks for.
+    c.ids.reserve(id, addr::with_port(unspecified(source), u16::from(id)), 0);
+    c.ids.allocate(*source, port);
+}
+
+/// A join was sent, or why not. An error is one that the application must
+/// hear of.
+pub(super) fn created_or_not(
+    c: &mut Connection,
+    source: &SocketAddr,
+    local: &SocketAddr,
+    remote: &SocketAddr,
+    outcome: Outcome,
+    now: Time,
+) -> Option<Error> {
+    let asked =
+        c.subflows.iter().position(|s| s.state == State::Asked && s.local == *local && s.remote == *remote);
+    if outcome == Outcome::Taken {
+        if let Some(subflow) = asked.and_then(|at| c.subflows.get_mut(at)) {
+            subflow.state = State::Syn;
+        }
+        c.mismatches.retain(|known| known != source);
+        return None;
+    }
+    let id = asked.map(|at| c.subflows.remove(at).local_id);
+    // A failed create can delete the kernel's first entry with the same
+    // address, an announced one too: tell the peer again.
+    c.announced.retain(|(addr, _)| !addr::same_ip(addr, local));
+    match outcome {
+        Outcome::NotReady => c.ready = if c.ready == Ready::Yes { Ready::Over } else { Ready::No },
+        Outcome::Mismatch => {
+            fail(c, *source, *remote, now);
+            // The kernel has entries that we don't know: another id first, then
+            // any port, then odd ones, then no more until it works again.
+            let tried = c.mismatches.iter().filter(|known| *known == source).count();
+            if let Some(id) = id
+                && tried < 5
+            {
+                c.mismatches.push(*source);
+                let port = match (tried, source.port()) {
+                    (0, _) => local.port(),
+                    (1, port) => port,
+                    (_, 0) => 0x8000 | c.initial.map_or(0, |(from, _)| from.port()).rotate_left(tried as u32),
+                    (_, port) => port,
+                };
+                renew(c, source, id, port);
+                if let Some(failure) = c.failures.last_mut() {
+                    failure.until = now;
+                }
+            }
+        }
+        Outcome::Refused(libc::EADDRINUSE) if source.port() == 0 && local.port() != 0 => {
+            c.ids.set_port(source, 0);
+        }
+        Outcome::Refused(errno) => {
+            fail(c, *source, *remote, now);
+            if let libc::EADDRINUSE | libc::EPERM | libc::ENOMEM | libc::EACCES = errno {
+                return Some(Error::new(errno, format!("a subflow from {source} to {remote} was refused")));
+            }
+        }
+        Outcome::Taken | Outcome::Gone | Outcome::NotOurs => {}
+    }
+    None
+}
+
+/// Takes addresses into the list; the last flags win.
+pub(super) fn add(c: &mut Connection, entries: Vec<Entry>) -> Result<()> {
+    for entry in entries {
+        c.excluded.retain(|gone| !addr::covers(gone, &entry.addr));
+        match c.entries.iter_mut().find(|known| known.addr == entry.addr) {
+            Some(known) => *known = entry,
+            None => note(&mut c.entries, entry),
+        }
+    }
+    if c.entries.len() > addr::LIST_MAX {
+        let words = format!("a socket's list holds {} addresses at most", addr::LIST_MAX);
+        return Err(Error::new(libc::ENOSPC, words));
+    }
+    Ok(())
+}
+
+/// Takes addresses out of the list, or excludes them where it has none.
+pub(super) fn remove(c: &mut Connection, addrs: &[SocketAddr]) -> Result<()> {
+    for addr in addrs {
+        let listed = c.entries.iter().any(|entry| addr::covers(addr, &entry.addr));
+        let used = c.subflows.iter().any(|s| !s.closing && addr::covers(addr, &s.from()));
+        let bound = c.bound.is_some_and(|bound| addr::same_ip(&bound, addr));
+        if c.restricted() && !listed && !used && !bound {
+            let words = format!("{addr} is neither in the list nor in use");
+            return Err(Error::new(libc::EADDRNOTAVAIL, words));
+        }
+    }
+    for addr in addrs {
+        let before = c.entries.len();
+        c.entries.retain(|entry| !addr::covers(addr, &entry.addr));
+        let was_listed = c.entries.len() < before;
+        let lifts = c.phase == Phase::Prepared && was_listed;
+        if lifts && c.entries.is_empty() {
+            c.listed = false;
+        }
+        if !lifts && c.allows(addr) && !c.excluded.contains(addr) {
+            c.excluded.push(*addr);
+        }
+    }
+    if c.excluded.len() > addr::LIST_MAX {
+        let surplus = c.excluded.len() - addr::LIST_MAX;
+        c.excluded.drain(..surplus);
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What must outlive the process that holds the engine: plain data, to be
+//! written down whenever [`Engine::poll_changed`] names a key, and given back
+//! with [`Event::Restore`](super::Event::Restore).
+
+use super::Engine;
+use super::connection::{Connection, Device, Entry, Peer, Phase, Ready, Removal};
+use super::event::{Key, Time};
+use super::ids::{Ids, Slot};
+use crate::addr::{self, LIST_MAX};
+use std::net::SocketAddr;
+
+/// The durable part of what is known of a socket or connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Identity of the socket.
+    pub key: Key,
+    /// The kernel's token, where there is a connection.
+    pub token: Option<u32>,
+    /// It was accepted, not made.
+    pub server: bool,
+    /// There is a list.
+    pub listed: bool,
+    /// The list.
+    pub entries: Vec<Entry>,
+    /// The specific address that the application bound the socket to.
+    pub bound: Option<SocketAddr>,
+    /// The device that the application bound the socket to.
+    pub device: Option<Device>,
+    /// Removed without having been listed.
+    pub excluded: Vec<SocketAddr>,
+    /// Removed, but the kernel hasn't been told.
+    pub leaving: Vec<SocketAddr>,
+    /// Address pair of the initial subflow.
+    pub initial: Option<(SocketAddr, SocketAddr)>,
+    /// Addresses of the peer, the initial one first.
+    pub peers: Vec<Peer>,
+    /// MPTCP address ids in use.
+    pub ids: Vec<Slot>,
+    /// The id given out last.
+    pub last_id: u8,
+    /// What the peer was told of, and under which id.
+    pub announced: Vec<(SocketAddr, u8)>,
+    /// The in-kernel path manager has it.
+    pub foreign: bool,
+    /// Nobody asked for anything: it gets what the in-kernel path manager
+    /// would give it.
+    pub unclaimed: bool,
+}
+
+impl Engine {
+    /// The durable state of the socket or connection with this identity.
+    pub fn save(&self, key: &Key) -> Option<Saved> {
+        self.by_key(key).map(Saved::of)
+    }
+
+    /// Makes a connection known as it was; what is known already stays.
+    pub(super) fn restore(&mut self, saved: Saved, now: Time) {
+        let known = self.by_key.contains_key(&saved.key)
+            || saved.token.is_some_and(|token| self.by_token.contains_key(&token));
+        if known || saved.key.inode == 0 {
+            return;
+        }
+        let (key, token) = (saved.key, saved.token.filter(|_| saved.initial.is_some()));
+        let handle = self.insert(saved.revive(now));
+        self.identify(handle, key);
+        if let Some(token) = token {
+            self.name(handle, token);
+        }
+        self.settle(handle, now);
+    }
+}
+
+impl Saved {
+    fn of(c: &Connection) -> Self {
+        let mut leaving: Vec<SocketAddr> = c.leaving_addrs().collect();
+        leaving.sort_unstable();
+        leaving.dedup();
+        Self {
+            key: c.key,
+            token: c.token,
+            server: c.server,
+            listed: c.listed,
+            entries: c.entries.clone(),
+            bound: c.bound,
+            device: c.device.clone(),
+            excluded: c.excluded.clone(),
+            leaving,
+            initial: c.initial,
+            peers: c.peers.clone(),
+            ids: c.ids.iter().collect(),
+            last_id: c.ids.last(),
+            announced: c.announced.to_vec(),
+            foreign: c.foreign,
+            unclaimed: false,
+        }
+    }
+
+    /// The connection again, of whose subflows nothing is known. What was
+    /// written down is believed as far as it can be.
+    fn revive(self, now: Time) -> Connection {
+        let mut c = Connection::new(self.key);
+        (c.server, c.listed, c.foreign) = (self.server, self.listed, self.foreign);
+        (c.bound, c.device) = (self.bound, self.device);
+        for entry in self.entries.into_iter().take(LIST_MAX) {
+            if !c.entries.iter().any(|known| known.addr == entry.addr) {
+                c.entries.push(entry);
+            }
+        }
+        c.excluded = self.excluded.into_iter().take(LIST_MAX).collect();
+        for peer in self.peers.into_iter().take(512) {
+            if !c.peers.iter().any(|known| known.addr == peer.addr) {
+                c.peers.push(peer);
+            }
+        }
+        c.ids = Ids::from(self.ids, self.last_id);
+        for (addr, id) in self.announced {
+            if c.ids.get(&addr).is_some_and(|slot| slot.id == id) {
+                c.announced.push((addr, id));
+            }
+        }
+        if let (Some(_), Some(initial)) = (self.token, self.initial) {
+            c.phase = Phase::Open;
+            c.initial = Some((addr::canonical(initial.0), addr::canonical(initial.1)));
+            (c.ready, c.blind) = (Ready::Unknown, true);
+            if !self.leaving.is_empty() {
+                let addrs = self.leaving.into_iter().take(LIST_MAX).collect();
+                c.removals.push(Removal { addrs, deadline: now, request: None });
+            }
+        }
+        c
+    }
+}
