@@ -14,6 +14,7 @@ pub mod pm;
 pub mod process;
 pub mod route;
 pub mod rtnl;
+pub mod service;
 pub mod sockopt;
 pub mod uapi;
 pub mod unix;

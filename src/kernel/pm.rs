@@ -2,6 +2,7 @@
 //! The generic netlink family "mptcp_pm": commands on one connection of the
 //! userspace path manager (5.19), and events.
 
+use super::diag::Diag;
 use super::netlink::{Attributes, Message, Received, Refusal, Socket, attributes, find};
 use super::uapi::*;
 use crate::error::{Errno, KernelResult};
@@ -215,6 +216,55 @@ impl Commands {
         let to = address(remote, None, 0, 0);
         let message = self.message(PM_CMD_SET_FLAGS, token);
         self.socket.command(message.nested(PM_ATTR_ADDR, &from).nested(PM_ATTR_ADDR_REMOTE, &to))
+    }
+
+    /// Has the kernel end a connection that has no subflow left, with its own
+    /// timer: after net.mptcp.close_timeout (60 s) the application sees
+    /// POLLHUP, ENOTCONN on receiving and EPIPE on sending, as when subflows
+    /// died by themselves. The kernel leaves such a connection as it is for
+    /// good where this end was the one that closed the initial subflow in good
+    /// order, with no other left.
+    ///
+    /// The timer starts where a further subflow fails while no other is there;
+    /// so one is made that can only fail: from the loopback interface, which
+    /// it can't leave, to port 0 there. It is told of as
+    /// [`Event::SubflowDown`]. Its `id` stays taken on this connection, but for
+    /// another [`Commands::end`]. `initial` is the closed initial subflow as
+    /// the kernel lists it; where it still waits for the peer's word, which
+    /// holds the timer up, it is reset.
+    ///
+    /// A subflow made later stops the timer, and where there are others
+    /// nothing ends. ENOTCONN where either end has shut its direction down:
+    /// such a connection waits for the application.
+    pub fn end(
+        &mut self,
+        diag: &mut Diag,
+        token: u32,
+        initial: (&SocketAddr, &SocketAddr),
+        id: u8,
+    ) -> Result<(), Refusal> {
+        let (local, remote) = initial;
+        if diag.tuple(local, remote)?.is_some_and(|record| record.state != TCP_TIME_WAIT) {
+            match diag.destroy(local, remote) {
+                Err(refusal) if refusal.errno != Errno(libc::ENOENT) => return Err(refusal),
+                _ => {}
+            }
+        }
+        let nowhere = |v6| -> SocketAddr {
+            if v6 { (Ipv6Addr::LOCALHOST, 0).into() } else { (Ipv4Addr::LOCALHOST, 0).into() }
+        };
+        let v6 = crate::addr::canonical(*local).is_ipv6();
+        let mut result = Ok(());
+        // The other family, should the host have no loopback address of one.
+        for to in [nowhere(v6), nowhere(!v6)] {
+            let from = Local { addr: to, id, backup: false, ifindex: LOOPBACK_IFINDEX };
+            let attempt = self.create(token, &from, &to);
+            if attempt.is_ok() {
+                return attempt;
+            }
+            result = result.and(attempt);
+        }
+        result
     }
 
     /// The in-kernel path manager's addresses in this namespace, those made by

@@ -176,3 +176,6 @@ pub const SUBFLOW_FLAG_FULLY_ESTABLISHED: u32 = 0x40;
 /// Every flag of an address; the eight bits of ifaddrmsg are the lowest.
 pub const IFA_FLAGS: u16 = 8;
 pub const RTEXT_FILTER_SKIP_STATS: u32 = 0x8;
+
+/// The interface `lo`, in every namespace.
+pub const LOOPBACK_IFINDEX: u32 = 1;
