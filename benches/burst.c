@@ -59,7 +59,7 @@ static int have_two(void)
 	return two;
 }
 
-static int opener(char **argv)
+static void opener(char **argv)
 {
 	struct leg leg = leg_of(argv);
 	const char *word;
@@ -88,7 +88,7 @@ static int opener(char **argv)
 	}
 }
 
-static int watcher(char **argv)
+static void watcher(char **argv)
 {
 	int fd = tap(argv[1], argv[2], address(argv[0], NULL));
 
@@ -120,9 +120,9 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (argc == 7 && !strcmp(argv[1], "open"))
-		return opener(argv + 2);
+		opener(argv + 2);
 	if (argc == 5 && !strcmp(argv[1], "watch"))
-		return watcher(argv + 2);
+		watcher(argv + 2);
 	fprintf(stderr, "usage: burst open LEG FROM FROM2 TO PORT, burst watch FROM2 NETNS DEVICE\n");
 	return 2;
 }
