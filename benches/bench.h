@@ -80,6 +80,15 @@ B double now_us(void)
 	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
 }
 
+/* Of the clock that the kernel stamps packets with. */
+B double real_us(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
+}
+
 B int by_size(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -199,15 +208,19 @@ B int greet(int client)
 	return fd;
 }
 
-/* Ends a pair at once, so that nothing of it runs in the next measurement. */
-B void end(int client, int served)
+/* Ends a connection at once, so that nothing of it runs in the next measurement. */
+B void reset(int fd)
 {
 	struct linger now = { .l_onoff = 1, .l_linger = 0 };
 
-	setsockopt(client, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-	setsockopt(served, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-	close(client);
-	close(served);
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+	close(fd);
+}
+
+B void end(int client, int served)
+{
+	reset(client);
+	reset(served);
 }
 
 #endif

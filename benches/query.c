@@ -5,7 +5,6 @@
  *   query kernel    queries on connections of the in-kernel path manager, in a
  *                   process where the library manages nothing
  *   query managed   queries on connections that have a list
- *   query second    from connect to the second subflow, both path managers
  *   query once WHAT COUNT
  *                   COUNT calls of one kind on a managed connection of two
  *                   subflows and nothing else: for callgrind, perf and strace
@@ -19,7 +18,6 @@
 
 #define ROUNDS 201
 #define CALLS 2000
-#define CONNECTIONS 400
 
 static volatile int sink;       /* keeps the compiler from dropping a call */
 
@@ -182,119 +180,6 @@ static void queries(const char *variant, int connection(int, int *))
 	}
 }
 
-/* ---- to the second subflow ------------------------------------------- */
-
-struct passage { double add, connect, second; };
-
-/* Until the second subflow is there, as the kernel lists it; `step` is what
-   the application calls meanwhile. */
-static double await_second(int fd, double start, void step(int))
-{
-	while (subflows_up(fd) < 2) {
-		if (step)
-			step(fd);
-		if (now_us() - start > 1e6)
-			return -1;
-	}
-	return now_us() - start;
-}
-
-static void step_getsubflows(int fd)
-{
-	ours_subflows(fd, 1);
-}
-
-static void step_getcaps(int fd)
-{
-	struct mptcp_caps caps;
-
-	sink += mptcp_getcaps(fd, &caps, sizeof caps);
-}
-
-static struct passage by_kernel(void)
-{
-	struct sockaddr_in from = path(1);
-	struct passage p = { 0 };
-	int fd = mptcp_fd(), served;
-	double start;
-
-	if (bind(fd, (struct sockaddr *)&from, sizeof from))
-		die("binding");
-	start = now_us();
-	if (connect(fd, (struct sockaddr *)&server, sizeof server))
-		die("connecting");
-	p.connect = now_us() - start;
-	served = greet(fd);
-	p.second = await_second(fd, start, NULL);
-	end(fd, served);
-	return p;
-}
-
-static struct passage by_library(void step(int))
-{
-	struct sockaddr_in list[2] = { path(1), path(2) };
-	struct passage p = { 0 };
-	int fd = mptcp_fd(), served;
-	double start = now_us();
-
-	if (mptcp_setsockopt(fd, IPPROTO_TCP, TCP_MULTIPATH_ADD, list, sizeof list))
-		die("ADD: %s", mptcp_errmsg());
-	p.add = now_us() - start;
-	start = now_us();
-	if (mptcp_connectx(fd, (struct sockaddr *)&server, 1, NULL))
-		die("connectx: %s", mptcp_errmsg());
-	p.connect = now_us() - start;
-	served = greet(fd);
-	p.second = await_second(fd, start, step);
-	end(fd, served);
-	return p;
-}
-
-static void report(const char *who, struct passage *p, int count)
-{
-	static double a[CONNECTIONS], c[CONNECTIONS], s[CONNECTIONS];
-	int lost = 0, got = 0;
-
-	for (int i = 0; i < count; i++) {
-		if (p[i].second < 0) {
-			lost++;
-			continue;
-		}
-		printf("sample\tsecond\t%s\t%.1f\n", who, p[i].second);
-		a[got] = p[i].add;
-		c[got] = p[i].connect;
-		s[got++] = p[i].second;
-	}
-	quantile(s, got, 0);    /* sorts: the least is first */
-	printf("second\t%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t%d\n", who, quantile(a, got, .5),
-	       quantile(a, got, .95), quantile(c, got, .5), quantile(c, got, .95), quantile(s, got, .5),
-	       quantile(s, got, .95), s[0], got, lost);
-}
-
-static void second(void)
-{
-	static struct passage kernel[CONNECTIONS], plain[CONNECTIONS], eager[CONNECTIONS];
-	static double ratio[2][CONNECTIONS];
-
-	endpoints(2);
-	for (int i = -5; i < CONNECTIONS; i++) {
-		struct passage k = by_kernel(), p = by_library(step_getsubflows), e = by_library(step_getcaps);
-
-		if (i < 0)
-			continue;
-		kernel[i] = k;
-		plain[i] = p;
-		eager[i] = e;
-		ratio[0][i] = p.second / k.second;
-		ratio[1][i] = e.second / k.second;
-	}
-	report("kernel", kernel, CONNECTIONS);
-	report("getsubflows", plain, CONNECTIONS);
-	report("getcaps", eager, CONNECTIONS);
-	printf("second-ratio\tgetsubflows\t%.4f\n", quantile(ratio[0], CONNECTIONS, .5));
-	printf("second-ratio\tgetcaps\t%.4f\n", quantile(ratio[1], CONNECTIONS, .5));
-}
-
 static int once(const char *what, int calls)
 {
 	int served, fd = managed_connection(2, &served);
@@ -324,12 +209,10 @@ int main(int argc, char **argv)
 		queries(mode, kernel_connection);
 	else if (!strcmp(mode, "managed"))
 		queries(mode, managed_connection);
-	else if (!strcmp(mode, "second"))
-		second();
 	else if (!strcmp(mode, "once") && argc == 4)
 		return once(argv[2], atoi(argv[3]));
 	else {
-		fprintf(stderr, "usage: query kernel|managed|second|once WHAT COUNT\n");
+		fprintf(stderr, "usage: query kernel|managed|once WHAT COUNT\n");
 		return 2;
 	}
 	return 0;
