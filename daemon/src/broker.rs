@@ -4,6 +4,7 @@
 //! nothing that came from outside is closed here: that is what tasks are for.
 
 use crate::crew::{Crew, NOBODY};
+use crate::journal::{Item, Journal, Owner, Past};
 use crate::links::Links;
 use crate::log::log;
 use crate::policy::Policy;
@@ -77,13 +78,6 @@ struct User {
     counted: Time,
 }
 
-/// Whose socket it is, from the first request to its end.
-struct Owner {
-    uid: u32,
-    /// Connections and sockets with this cookie.
-    pid: i32,
-}
-
 /// The broker.
 pub struct Broker {
     /// Who is at what.
@@ -99,7 +93,10 @@ pub struct Broker {
     clients: HashMap<ClientId, Client>,
     numbers: ClientId,
     users: HashMap<u32, User>,
+    /// Whose a socket is, from the first request to its end, by cookie.
     owners: HashMap<u64, Owner>,
+    journal: Option<Journal>,
+    noted_held: Option<String>,
     /// Sockets not connected whose client is gone, since when.
     orphans: HashMap<Key, (i32, Time)>,
     calls: HashMap<CallId, Pending>,
@@ -130,6 +127,7 @@ impl Broker {
         policy: Policy,
         listener: OwnedFd,
         signals: SignalFd,
+        journal: Option<(Journal, Past)>,
         epoll: Arc<Epoll>,
     ) -> Result<Self, Error> {
         let failed = |errno: nix::Error| Error::kernel(Errno(errno as i32), "watching descriptors");
@@ -159,6 +157,8 @@ impl Broker {
             numbers: 16,
             users: HashMap::new(),
             owners: HashMap::new(),
+            journal: None,
+            noted_held: None,
             orphans: HashMap::new(),
             calls: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -167,8 +167,79 @@ impl Broker {
             until: None,
             swept: Manager::now(),
         };
+        broker.links.look(&mut broker.manager);
+        if let Some((journal, past)) = journal {
+            broker.recall(past);
+            broker.journal = Some(journal);
+        }
         broker.manager.watch_changes();
         Ok(broker)
+    }
+
+    /// Takes up what a broker before this one knew.
+    fn recall(&mut self, past: Past) {
+        let now = Manager::now();
+        if !past.items.is_empty() {
+            log!(Notice, "taking up {} sockets from before", past.items.len());
+        }
+        if past.held.is_some()
+            && let Err(fault) = self.look.latch().hold()
+        {
+            log!(Error, "userspace mode, for server lists: {fault:?}");
+        }
+        self.manager.set_held(past.held);
+        for item in past.items {
+            let key = item.saved.key;
+            if let Some(owner) = item.owner
+                && self.owners.insert(key.cookie, owner).is_none()
+            {
+                self.users.entry(owner.uid).or_default().sockets += 1;
+            }
+            if item.saved.initial.is_none() {
+                self.orphans.insert(key, (item.owner.map_or(0, |owner| owner.pid), now));
+            }
+            self.manager.restore(item.saved, item.prepared);
+        }
+    }
+
+    /// Puts the namespace back to what it was. The journal stays: a broker that
+    /// starts again goes on where this one stopped.
+    pub fn stop(&mut self) {
+        if let Some(original) = self.manager.held()
+            && self.look.latch().unhold(original).is_err()
+        {
+            log!(Error, "the network namespace could not be put back to path manager {original}");
+        }
+    }
+
+    /// Notes in the journal what is to be known of a socket after a restart.
+    fn note(&mut self, key: &Key) {
+        let Some(journal) = &mut self.journal else { return };
+        match self.manager.save(key) {
+            Some((saved, prepared)) => {
+                journal.put(&Item { saved, prepared, owner: self.owners.get(&key.cookie).copied() });
+            }
+            None => journal.gone(*key),
+        }
+    }
+
+    /// Writes what was noted; before anybody is told that it is so.
+    fn flush(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        if !journal.flush() {
+            return;
+        }
+        let keys: Vec<Key> = self.manager.engine().connections().map(|c| c.key).collect();
+        let items: Vec<Item> = keys
+            .iter()
+            .filter_map(|key| {
+                let (saved, prepared) = self.manager.save(key)?;
+                Some(Item { saved, prepared, owner: self.owners.get(&key.cookie).copied() })
+            })
+            .collect();
+        if let Err(words) = journal.rewrite(items.iter(), self.manager.held()) {
+            log!(Error, "{words}");
+        }
     }
 
     /// Something was to be done sooner than the leader thinks.
@@ -424,10 +495,12 @@ impl Broker {
         let call = match ask {
             Ask::Bound(addr) => {
                 self.manager.note_bound(key, Some(addr));
+                self.note(&key);
                 None
             }
             Ask::Disconnected => {
                 self.manager.note_unswitched(&key);
+                self.note(&key);
                 None
             }
             Ask::Forget => {
@@ -442,6 +515,7 @@ impl Broker {
             },
         };
         let Some(call) = call else {
+            self.flush();
             self.answer(id, tag, &Told::Done);
             self.ready.push_back(Task::Close(uid, vec![fd]));
             return None;
@@ -553,9 +627,15 @@ impl Broker {
     /// Answers what has ended; what is to be closed.
     fn finish_calls(&mut self) -> Vec<Arc<OwnedFd>> {
         let mut rubbish = Vec::new();
+        let mut ended = Vec::new();
         while let Some((number, result)) = self.manager.outcome() {
             let Some(pending) = self.calls.remove(&number) else { continue };
             self.deadlines.remove(&(pending.deadline, number));
+            self.note(&pending.key);
+            ended.push((pending, result));
+        }
+        self.notice_changes();
+        for (pending, result) in ended {
             self.answer(pending.client, pending.tag, &Told::from(result));
             let nothing = self.manager.engine().by_key(&pending.key).is_none()
                 && !self.manager.prepared(&pending.key).switched;
@@ -564,7 +644,6 @@ impl Broker {
             }
             rubbish.push(pending.fd);
         }
-        self.notice_changes();
         rubbish
     }
 
@@ -620,7 +699,15 @@ impl Broker {
 
     /// Sees to what the engine has changed.
     fn notice_changes(&mut self) {
+        let mut held = self.manager.held().map(str::to_owned);
+        if held != self.noted_held {
+            if let Some(journal) = &mut self.journal {
+                journal.held(held.as_deref());
+            }
+            std::mem::swap(&mut self.noted_held, &mut held);
+        }
         while let Some(key) = self.manager.poll_changed() {
+            self.note(&key);
             match self.manager.engine().by_key(&key).map(|c| c.phase) {
                 None => self.release(&key),
                 Some(Phase::Open) => {
@@ -629,6 +716,7 @@ impl Broker {
                 Some(Phase::Prepared) => {}
             }
         }
+        self.flush();
     }
 
     /// A socket is nobody's any more.

@@ -45,6 +45,7 @@ pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), Str
     }
     let hands = Hands::open(namespace, true).map_err(|e| e.to_string())?;
     serve(&ship, hands, true);
+    ship.lock().stop();
     Ok(())
 }
 

@@ -4,11 +4,13 @@
 
 mod broker;
 mod crew;
+mod journal;
 mod links;
 mod log;
 mod policy;
 
 use broker::Broker;
+use journal::Journal;
 use log::log;
 use mptcpapi::kernel::{pm, sockopt, unix};
 use mptcpapi::manager::{Hands, Manager};
@@ -37,6 +39,7 @@ const HELP: &str = "
 struct Options {
     socket: PathBuf,
     config: Option<PathBuf>,
+    state: Option<PathBuf>,
     manage: bool,
     check: bool,
     event_buffer: usize,
@@ -48,6 +51,7 @@ fn options() -> Result<Option<Options>, String> {
     let mut options = Options {
         socket: mptcpapi::BROKER_SOCKET.into(),
         config: None,
+        state: None,
         manage: false,
         check: false,
         event_buffer: 8 << 20,
@@ -66,6 +70,7 @@ fn options() -> Result<Option<Options>, String> {
         match name.as_str() {
             "--socket" => options.socket = value()?.into(),
             "--config" => options.config = Some(value()?.into()),
+            "--state" => options.state = Some(value()?.into()),
             "--event-buffer" => {
                 let text = value()?;
                 let number = text.to_str().and_then(|text| text.parse().ok());
@@ -97,6 +102,13 @@ fn policy(options: &Options) -> Result<Policy, String> {
     Ok(policy)
 }
 
+/// Where the journal stands; nowhere for a socket without a file.
+fn state_directory(options: &Options) -> Option<PathBuf> {
+    let nameless = options.socket.as_os_str().as_encoded_bytes().starts_with(b"@");
+    let beside = || options.socket.parent().filter(|_| !nameless).map(PathBuf::from);
+    options.state.clone().or_else(beside)
+}
+
 fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let words = |e: mptcpapi::Error| e.to_string();
     let mut handled = SigSet::empty();
@@ -119,7 +131,9 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let path = &options.socket;
     let listener =
         unix::listen(path, 0o666).map_err(|errno| format!("listening on {}: {errno}", path.display()))?;
-    let broker = Broker::new(manager, look, policy, listener, signals, Arc::clone(&epoll)).map_err(words)?;
+    let journal = state_directory(options).map(|at| Journal::open(&at, namespace)).transpose()?;
+    let broker = Broker::new(manager, look, policy, listener, signals, journal, Arc::clone(&epoll));
+    let broker = broker.map_err(words)?;
     log!(Info, "serving on {}", path.display());
     crew::sail(broker, epoll, namespace)?;
     log!(Info, "stopped");

@@ -398,6 +398,21 @@ pub enum Event {
 }
 
 impl Event {
+    /// The connection that it is about, if it is about one.
+    pub fn token(&self) -> Option<u32> {
+        match *self {
+            Self::Created { token, .. }
+            | Self::Established { token }
+            | Self::Closed { token }
+            | Self::Announced { token, .. }
+            | Self::Withdrawn { token, .. }
+            | Self::SubflowUp { token, .. }
+            | Self::SubflowDown { token, .. }
+            | Self::Priority { token, .. } => Some(token),
+            Self::ListenerUp { .. } | Self::ListenerDown { .. } => None,
+        }
+    }
+
     /// Reads the body of an event; `None` for kinds that are not known and for
     /// those that lack what they need.
     pub fn parse(payload: &[u8]) -> Option<Self> {
