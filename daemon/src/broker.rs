@@ -8,6 +8,7 @@ use crate::journal::{Item, Journal, Owner, Past};
 use crate::links::Links;
 use crate::log::log;
 use crate::policy::Policy;
+use crate::warden::Timer;
 use mptcpapi::engine::{Key, Phase};
 use mptcpapi::kernel::{sockopt, unix};
 use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Manager, Servers};
@@ -90,6 +91,7 @@ pub struct Broker {
     listener: OwnedFd,
     signals: SignalFd,
     rouse: EventFd,
+    warden: Arc<Timer>,
     clients: HashMap<ClientId, Client>,
     numbers: ClientId,
     users: HashMap<u32, User>,
@@ -116,6 +118,7 @@ const SIGNALS: u64 = 1;
 const ROUSE: u64 = 2;
 const EVENTS: u64 = 3;
 const LINKS: u64 = 4;
+const WARDEN: u64 = 5;
 /// Accepted at a time.
 const ACCEPT: usize = 64;
 
@@ -137,12 +140,14 @@ impl Broker {
         )
         .map_err(failed)?;
         let links = Links::open()?;
+        let warden = Arc::new(Timer::new().map_err(failed)?);
         let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
         epoll.add(&listener, readable(LISTENER)).map_err(failed)?;
         epoll.add(&signals, readable(SIGNALS)).map_err(failed)?;
         epoll.add(&rouse, readable(ROUSE)).map_err(failed)?;
         epoll.add(manager.event_fd(), readable(EVENTS)).map_err(failed)?;
         epoll.add(&links, readable(LINKS)).map_err(failed)?;
+        epoll.add(warden.as_fd(), readable(WARDEN)).map_err(failed)?;
         let mut broker = Self {
             crew: Crew::default(),
             manager,
@@ -153,6 +158,7 @@ impl Broker {
             listener,
             signals,
             rouse,
+            warden,
             clients: HashMap::new(),
             numbers: 16,
             users: HashMap::new(),
@@ -240,6 +246,11 @@ impl Broker {
         if let Err(words) = journal.rewrite(items.iter(), self.manager.held()) {
             log!(Error, "{words}");
         }
+    }
+
+    /// Who closes windows that stay open.
+    pub fn warden(&self) -> Arc<Timer> {
+        Arc::clone(&self.warden)
     }
 
     /// Something was to be done sooner than the leader thinks.
@@ -335,6 +346,11 @@ impl Broker {
                 SIGNALS => self.signalled(),
                 ROUSE => drop(self.rouse.read()),
                 EVENTS => {}
+                WARDEN => {
+                    if self.warden.ended() {
+                        log!(Warning, "a switch of the path manager took too long and was undone");
+                    }
+                }
                 LINKS => self.links.read(&mut self.manager),
                 client => self.heed(client),
             }

@@ -8,6 +8,7 @@ mod journal;
 mod links;
 mod log;
 mod policy;
+mod warden;
 
 use broker::Broker;
 use journal::Journal;

@@ -693,7 +693,7 @@ impl Manager {
 
     /// A local address can be used, or can't.
     pub fn address(&mut self, addr: std::net::IpAddr, usable: bool) {
-        let _ = (addr, usable);
+        self.tell(if usable { Event::Usable { addr } } else { Event::Unusable { addr } });
         self.run();
     }
 
