@@ -219,7 +219,7 @@ impl Commands {
     }
 
     /// Has the kernel end a connection that has no subflow left, with its own
-    /// timer: after net.mptcp.close_timeout (60 s) the application sees
+    /// timer: after net.mptcp.close_timeout (60 s; 6.7) the application sees
     /// POLLHUP, ENOTCONN on receiving and EPIPE on sending, as when subflows
     /// died by themselves. The kernel leaves such a connection as it is for
     /// good where this end was the one that closed the initial subflow in good
