@@ -43,7 +43,9 @@ impl Timer {
         let late = open.take();
         let was_open = late.is_some();
         // With the lock held: whoever opened it must not think it still is.
-        late.map(Undo::undo);
+        if let Some(late) = late {
+            late.undo();
+        }
         was_open
     }
 }
