@@ -123,6 +123,8 @@ pub struct Broker {
     calls: HashMap<CallId, Pending>,
     deadlines: BTreeSet<(Time, CallId)>,
     ready: VecDeque<Task>,
+    /// What is to be closed, when nothing better is to be done.
+    rubbish: VecDeque<Task>,
     held: HashMap<u32, VecDeque<Task>>,
     /// When the leader looks again by itself.
     until: Option<Time>,
@@ -182,6 +184,7 @@ impl Broker {
             calls: HashMap::new(),
             deadlines: BTreeSet::new(),
             ready: VecDeque::new(),
+            rubbish: VecDeque::new(),
             held: HashMap::new(),
             until: None,
             swept: Manager::now(),
@@ -345,6 +348,13 @@ impl Broker {
             }
             self.held.entry(user).or_default().push_back(task);
         }
+        while let Some(task) = self.rubbish.pop_front() {
+            if self.crew.has_room(task.user()) {
+                self.ready.push_back(task);
+                return;
+            }
+            self.held.entry(task.user()).or_default().push_back(task);
+        }
     }
 
     fn owner(&self, cookie: u64) -> u32 {
@@ -429,13 +439,13 @@ impl Broker {
                 say(&fd, 0, &Told::Refused { errno, words: words.into() });
                 // It has sent nothing that was received: closing can wait for
                 // what is in its queue.
-                self.ready.push_back(Task::Close(who.uid, vec![fd]));
+                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
                 continue;
             }
             self.numbers += 1;
             let id = self.numbers;
             if self.epoll.add(&fd, EpollEvent::new(listen_once(), id)).is_err() {
-                self.ready.push_back(Task::Close(who.uid, vec![fd]));
+                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
                 continue;
             }
             user.clients += 1;
@@ -473,7 +483,7 @@ impl Broker {
                 };
                 if let Some((error, fd)) = refused {
                     self.answer(id, tag, &Told::from(Err(error)));
-                    self.ready.push_back(Task::Close(uid, vec![fd]));
+                    self.rubbish.push_back(Task::Close(uid, vec![fd]));
                 }
             }
             _ => {
@@ -487,7 +497,7 @@ impl Broker {
                     say(&client.fd, 0, &Told::Refused { errno, words: words.into() });
                 }
                 if !fds.is_empty() {
-                    self.ready.push_back(Task::Close(uid, fds));
+                    self.rubbish.push_back(Task::Close(uid, fds));
                 }
                 self.dismiss(id);
             }
@@ -553,7 +563,7 @@ impl Broker {
         let Some(call) = call else {
             self.flush();
             self.answer(id, tag, &Told::Done);
-            self.ready.push_back(Task::Close(uid, vec![fd]));
+            self.rubbish.push_back(Task::Close(uid, vec![fd]));
             return None;
         };
         let registers = !matches!(call, Call::Control | Call::Facts);
@@ -698,7 +708,7 @@ impl Broker {
                 &Told::Refused { errno: libc::EIO, words: words.into() },
             );
             if let Ok(fd) = Arc::try_unwrap(pending.fd) {
-                self.ready.push_back(Task::Close(pending.uid, vec![fd]));
+                self.rubbish.push_back(Task::Close(pending.uid, vec![fd]));
             }
         }
     }
@@ -730,7 +740,7 @@ impl Broker {
                 self.orphans.insert(key, (client.pid, now));
             }
         }
-        self.ready.push_back(Task::Close(client.uid, vec![client.fd]));
+        self.rubbish.push_back(Task::Close(client.uid, vec![client.fd]));
     }
 
     /// Sees to what the engine has changed.

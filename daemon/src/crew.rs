@@ -90,10 +90,11 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
         let led = broker.crew.led || broker.crew.idle > 0;
         if led && let Some(task) = broker.next_task() {
             broker.crew.begin(number, task.user());
-            if broker.crew.idle > 0 && (!broker.crew.led || broker.has_tasks()) {
+            let call_one = broker.crew.idle > 0 && (!broker.crew.led || broker.has_tasks());
+            drop(broker);
+            if call_one {
                 ship.work.notify_one();
             }
-            drop(broker);
             broker = perform(ship, &mut hands, task);
             broker.crew.end(number);
             if broker.crew.led && broker.is_sooner() {
