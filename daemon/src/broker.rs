@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::warden::Timer;
 use mptcpapi::engine::{Key, Phase};
 use mptcpapi::kernel::{sockopt, unix};
-use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Manager, Servers};
+use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers};
 use mptcpapi::stream::Socket;
 use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
@@ -533,8 +533,15 @@ impl Broker {
     }
 
     /// What is asked of a socket. A refusal gives the descriptor back.
-    fn asked(&mut self, id: ClientId, uid: u32, tag: u32, ask: Ask, fd: OwnedFd) -> Option<(Error, OwnedFd)> {
-        let key = match self.examine(uid, &ask, &fd) {
+    fn asked(
+        &mut self,
+        id: ClientId,
+        uid: u32,
+        tag: u32,
+        mut ask: Ask,
+        fd: OwnedFd,
+    ) -> Option<(Error, OwnedFd)> {
+        let key = match self.examine(uid, &mut ask, &fd) {
             Ok(key) => key,
             Err(error) => return Some((error, fd)),
         };
@@ -574,9 +581,11 @@ impl Broker {
             Call::Remove { patience, .. } => *patience,
             _ => Time::ZERO,
         };
-        let servers = if self.policy.rights(uid).servers { Servers::Allowed } else { Servers::Forbidden };
+        let rights = self.policy.rights(uid);
+        let servers = if rights.servers { Servers::Allowed } else { Servers::Forbidden };
+        let leave = Leave { servers, peers: rights.peers };
         let deadline = Manager::now() + PATIENCE + patience;
-        let number = self.manager.call(key, call, servers);
+        let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));
         self.calls.insert(number, Pending { client: id, tag, fd: Arc::new(fd), key, uid, deadline });
         None
@@ -584,7 +593,7 @@ impl Broker {
 
     /// Whether this may be asked of this descriptor, by looks that take no
     /// lock.
-    fn examine(&mut self, uid: u32, ask: &Ask, fd: &OwnedFd) -> Result<Key, Error> {
+    fn examine(&mut self, uid: u32, ask: &mut Ask, fd: &OwnedFd) -> Result<Key, Error> {
         Socket::of(fd.as_fd())?;
         match sockopt::netns_cookie(fd.as_fd()) {
             Ok(namespace) if namespace != self.manager.namespace() && self.manager.namespace() != 0 => {
@@ -608,21 +617,22 @@ impl Broker {
         let forbidden = |addr: &std::net::SocketAddr, what: &str| {
             Error::new(libc::EACCES, format!("the broker's policy forbids this user to {what} {}", addr.ip()))
         };
-        match ask {
-            Ask::Add(entries) => {
-                for entry in entries {
-                    let ip = entry.addr.ip().to_canonical();
-                    let interface = self.links.holder(ip);
-                    if entry.subflow && !rights.may_use(ip, interface) {
-                        return Err(forbidden(&entry.addr, "use"));
-                    }
-                    if entry.advertise && !rights.may_advertise(ip, interface) && !entry.subflow {
+        if let Ask::Add(entries) = ask {
+            let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
+            for entry in entries {
+                let ip = entry.addr.ip().to_canonical();
+                let interface = self.links.holder(ip);
+                if entry.subflow && !rights.may_use(ip, interface) {
+                    return Err(forbidden(&entry.addr, "use"));
+                }
+                if entry.advertise && !rights.may_advertise(ip, interface) {
+                    if listens || !entry.subflow {
                         return Err(forbidden(&entry.addr, "advertise"));
                     }
+                    // A client's list need not be advertised.
+                    entry.advertise = false;
                 }
             }
-            Ask::Closed(_) | Ask::Hello => {}
-            _ => {}
         }
         Ok(key)
     }

@@ -9,7 +9,7 @@
 mod call;
 mod hands;
 
-pub use call::{Answer, Call, Facts, Servers, bound_by_application};
+pub use call::{Answer, Call, Facts, Leave, Servers, bound_by_application};
 pub use hands::{CallId, Found, Hands, Job, Lane, Work};
 
 use crate::addr;
@@ -76,7 +76,7 @@ struct JoinListener {
 struct Calling {
     key: Key,
     call: Call,
-    servers: Servers,
+    leave: Leave,
     adopted: bool,
     /// The list to go back to, once the engine has been asked; what is left to
     /// do to a socket that is not connected.
@@ -421,7 +421,7 @@ impl Manager {
             known: self.engine.by_key(&calling.key).cloned(),
             prepared: self.prepared(&calling.key),
             adopted: calling.adopted,
-            servers: calling.servers,
+            leave: calling.leave,
         }))
     }
 
@@ -469,10 +469,10 @@ impl Manager {
     }
 
     /// Begins a call on a socket; its end is told by [`Manager::outcome`].
-    pub fn call(&mut self, key: Key, call: Call, servers: Servers) -> CallId {
+    pub fn call(&mut self, key: Key, call: Call, leave: Leave) -> CallId {
         self.numbers += 1;
         let id = self.numbers;
-        self.calls.insert(id, Calling { key, call, servers, adopted: false, before: None, failure: None });
+        self.calls.insert(id, Calling { key, call, leave, adopted: false, before: None, failure: None });
         self.submit(Lane::Socket(key), Todo::Prepare(id));
         id
     }
@@ -506,7 +506,7 @@ impl Manager {
     /// Goes on with a call whose socket has been looked at.
     fn sighted(&mut self, id: CallId, sight: Sight) {
         let Some(calling) = self.calls.get(&id) else { return };
-        let (key, call) = (calling.key, calling.call.clone());
+        let (key, call, leave) = (calling.key, calling.call.clone(), calling.leave);
         if sight.lost {
             self.forget(key);
         }
@@ -534,8 +534,10 @@ impl Manager {
                 let start = match sight.switched {
                     None => Start::AsIs,
                     Some(_) => {
-                        let addrs = peers.into_iter().skip(1).collect();
-                        self.tell(Event::PeerAddresses { key, addrs });
+                        if leave.peers {
+                            let addrs = peers.into_iter().skip(1).collect();
+                            self.tell(Event::PeerAddresses { key, addrs });
+                        }
                         self.start(&key, sight.host)
                     }
                 };
