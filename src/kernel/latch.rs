@@ -42,6 +42,8 @@ pub enum Fault {
     NoLock(Errno),
     /// Somebody keeps the lock.
     Locked,
+    /// The window was closed by its warden before it was done with.
+    Cut,
     /// The kernel refused the switch itself.
     Kernel(Errno),
 }
@@ -377,7 +379,7 @@ impl<'a> Window<'a> {
     fn restore(&mut self) -> Result<(), Fault> {
         if std::mem::take(&mut self.open) {
             if self.locked.latch.warden.as_ref().is_some_and(|warden| !warden.closed()) {
-                return Err(Fault::Kernel(Errno(libc::EIO)));
+                return Err(Fault::Cut);
             }
             // The record stays where this fails: the next one repairs.
             self.locked.latch.write(self.original.text()).map_err(Fault::ReadOnly)?;

@@ -869,6 +869,7 @@ fn fault(fault: Fault) -> Error {
             libc::EIO,
             "another process holds the path-manager switch of this network namespace for over three seconds",
         ),
+        Fault::Cut => Error::new(libc::EIO, "the switch of the path manager was interrupted again and again"),
         Fault::Kernel(Errno(libc::EISCONN)) => Error::new(
             libc::EOPNOTSUPP,
             "another thread connected the socket meanwhile, before it could be put under path control",
