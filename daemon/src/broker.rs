@@ -111,6 +111,8 @@ pub struct Broker {
     signals: SignalFd,
     rouse: EventFd,
     warden: Arc<Timer>,
+    /// Switches that were cut short since that was last told.
+    cut: u64,
     clients: HashMap<ClientId, Client>,
     numbers: ClientId,
     users: HashMap<u32, User>,
@@ -174,6 +176,7 @@ impl Broker {
             signals,
             rouse,
             warden,
+            cut: 0,
             clients: HashMap::new(),
             numbers: 16,
             users: HashMap::new(),
@@ -370,16 +373,16 @@ impl Broker {
                 ROUSE => drop(self.rouse.read()),
                 EVENTS => {}
                 WARDEN => {
-                    if self.warden.ended() {
-                        log!(Warning, "a switch of the path manager took too long and was undone");
-                    }
+                    self.cut += u64::from(self.warden.ended());
                 }
                 LINKS => self.links.read(&mut self.manager),
                 client => self.heed(client),
             }
         }
         self.manager.step();
-        self.finish_calls();
+        for (user, fd) in self.finish_calls() {
+            self.discard(user, fd);
+        }
         let now = Manager::now();
         self.expire(now);
         for user in self.crew.look(now) {
@@ -392,7 +395,7 @@ impl Broker {
     }
 
     /// Takes what came of a job; what is to be closed, away from here.
-    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<Arc<OwnedFd>> {
+    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<(u32, Arc<OwnedFd>)> {
         self.manager.report(lane, call, found);
         self.finish_calls()
     }
@@ -681,7 +684,7 @@ impl Broker {
     }
 
     /// Answers what has ended; what is to be closed.
-    fn finish_calls(&mut self) -> Vec<Arc<OwnedFd>> {
+    fn finish_calls(&mut self) -> Vec<(u32, Arc<OwnedFd>)> {
         let mut rubbish = Vec::new();
         let mut ended = Vec::new();
         while let Some((number, result)) = self.manager.outcome() {
@@ -698,7 +701,7 @@ impl Broker {
             if nothing {
                 self.release(&pending.key);
             }
-            rubbish.push(pending.fd);
+            rubbish.push((pending.uid, pending.fd));
         }
         rubbish
     }
@@ -717,9 +720,14 @@ impl Broker {
                 pending.tag,
                 &Told::Refused { errno: libc::EIO, words: words.into() },
             );
-            if let Ok(fd) = Arc::try_unwrap(pending.fd) {
-                self.rubbish.push_back(Task::Close(pending.uid, vec![fd]));
-            }
+            self.discard(pending.uid, pending.fd);
+        }
+    }
+
+    /// Has a descriptor closed, unless a thread has it still, which then does.
+    fn discard(&mut self, user: u32, fd: Arc<OwnedFd>) {
+        if let Ok(fd) = Arc::try_unwrap(fd) {
+            self.rubbish.push_back(Task::Close(user, vec![fd]));
         }
     }
 
@@ -790,6 +798,12 @@ impl Broker {
 
     /// Forgets sockets whose program is gone, connected or not.
     fn sweep(&mut self, now: Time) {
+        match std::mem::take(&mut self.cut) {
+            0 => {}
+            cut => {
+                log!(Info, "{cut} switches of the path manager took over a millisecond and were done again")
+            }
+        }
         let grace = self.policy.grace;
         let gone: Vec<Key> = self
             .orphans

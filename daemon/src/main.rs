@@ -197,6 +197,12 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
+    // The journal and systemd see to a fresh start; one thread less would be
+    // seen to by nobody.
+    std::panic::set_hook(Box::new(|panic| {
+        log!(Error, "a bug: {panic}");
+        std::process::abort();
+    }));
     let options = match options() {
         Ok(Some(options)) => options,
         Ok(None) => return ExitCode::SUCCESS,
