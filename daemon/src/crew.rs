@@ -226,9 +226,10 @@ impl Crew {
         user == NOBODY || self.busy.iter().filter(|busy| busy.user == user).count() < PER_USER
     }
 
-    /// Whether a socket of this user does not let go of a thread.
+    /// Whether sockets of this user have all the threads it may have, and do
+    /// not let go of them.
     pub fn is_stuck(&self, user: u32) -> bool {
-        self.busy.iter().any(|busy| busy.user == user && busy.stuck)
+        self.busy.iter().filter(|busy| busy.user == user && busy.stuck).count() >= PER_USER
     }
 
     /// Notes who is stuck by now; the users of those that were not before.
