@@ -79,6 +79,24 @@ struct User {
     counted: Time,
 }
 
+/// What a broker begins with.
+pub struct Start {
+    /// The namespace's.
+    pub manager: Manager,
+    /// For looks that take no lock.
+    pub look: Hands,
+    /// Who may what.
+    pub policy: Policy,
+    /// Reads it again.
+    pub reread: Box<dyn Fn() -> Result<Policy, String> + Send>,
+    /// Where clients come.
+    pub listener: OwnedFd,
+    /// SIGTERM, SIGINT, SIGHUP.
+    pub signals: SignalFd,
+    /// What is to last, and what there was.
+    pub journal: Option<(Journal, Past)>,
+}
+
 /// The broker.
 pub struct Broker {
     /// Who is at what.
@@ -87,6 +105,7 @@ pub struct Broker {
     look: Hands,
     links: Links,
     policy: Policy,
+    reread: Box<dyn Fn() -> Result<Policy, String> + Send>,
     epoll: Arc<Epoll>,
     listener: OwnedFd,
     signals: SignalFd,
@@ -124,15 +143,8 @@ const ACCEPT: usize = 64;
 
 impl Broker {
     /// A broker on these; all is watched from now on.
-    pub fn new(
-        manager: Manager,
-        look: Hands,
-        policy: Policy,
-        listener: OwnedFd,
-        signals: SignalFd,
-        journal: Option<(Journal, Past)>,
-        epoll: Arc<Epoll>,
-    ) -> Result<Self, Error> {
+    pub fn new(start: Start, epoll: Arc<Epoll>) -> Result<Self, Error> {
+        let Start { manager, look, policy, reread, listener, signals, journal } = start;
         let failed = |errno: nix::Error| Error::kernel(Errno(errno as i32), "watching descriptors");
         let rouse = EventFd::from_value_and_flags(
             0,
@@ -154,6 +166,7 @@ impl Broker {
             look,
             links,
             policy,
+            reread,
             epoll,
             listener,
             signals,
@@ -383,8 +396,15 @@ impl Broker {
         }
     }
 
+    /// A new policy counts for what is asked from now on.
     fn reread(&mut self) {
-        log!(Notice, "SIGHUP: the policy is read at start only");
+        match (self.reread)() {
+            Ok(policy) => {
+                self.policy = policy;
+                log!(Notice, "the policy was read again");
+            }
+            Err(words) => log!(Error, "the policy stays as it was: {words}"),
+        }
     }
 
     fn admit(&mut self) {
