@@ -214,11 +214,8 @@ impl Hands {
 
     /// The same, after a look whether that is what a killed process left.
     pub fn in_userspace_mode(&mut self) -> bool {
-        if self.userspace_mode() {
-            // Without a lock file there is no record either.
-            let _ = self.latch.repair();
-        }
-        self.userspace_mode()
+        // Without a lock file there is no record either.
+        self.userspace_mode() && (self.latch.repair().is_err() || self.userspace_mode())
     }
 
     /// Puts the whole namespace in userspace mode, for a listener's list. What
