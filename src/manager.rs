@@ -577,6 +577,7 @@ impl Manager {
                     && !matches!(record, Ok(Some(r)) if r.cookie != command.key.cookie)
             });
             let event = match command.action {
+                Action::Watch { .. } => Event::Watched { tag: command.tag, facts: None },
                 Action::Route { remote } => {
                     Event::Routed { tag: command.tag, local: route::source(&remote).ok() }
                 }
@@ -606,7 +607,7 @@ impl Manager {
                 self.commands.set_backup(token, &local, &remote, backup)
             }
             Action::Listen { local } => self.listen_for_joins(&local, command.key.cookie),
-            Action::Route { .. } => Ok(()),
+            Action::Route { .. } | Action::Watch { .. } => Ok(()),
         };
         match result {
             Ok(()) => Outcome::Taken,

@@ -4,6 +4,7 @@
 
 use super::connection::{Addition, Connection, Phase, Ready, Removal, State, Subflow, Wanted};
 use super::event::{Action, Command, Handle, Notice, Outcome, Time};
+use super::judge::Path;
 use super::note::{created_or_not, fail, note, renew};
 use super::{Engine, SUBFLOWS_MAX, unspecified};
 use crate::addr;
@@ -41,9 +42,10 @@ impl Engine {
         self.finish_removals(handle, now);
         self.prioritise(handle);
         self.finish_additions(handle);
+        self.watch(handle, now);
     }
 
-    fn open(&self, handle: Handle) -> Option<&Connection> {
+    pub(super) fn open(&self, handle: Handle) -> Option<&Connection> {
         let c = self.connections.get(&handle)?.as_ref();
         (c.phase == Phase::Open && c.ready != Ready::No && !c.foreign && !c.blind).then_some(c)
     }
@@ -126,7 +128,7 @@ impl Engine {
     /// Closes subflows and takes announcements back. The peer is told of each
     /// id that nothing uses any more, before the subflows are closed: that
     /// deletes the id (KERNEL pm_userspace.c).
-    fn part(&mut self, handle: Handle, closing: &[Subflow], untold: &[(SocketAddr, u8)]) {
+    pub(super) fn part(&mut self, handle: Handle, closing: &[Subflow], untold: &[(SocketAddr, u8)]) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         for known in &mut c.subflows {
             let goes = |s: &Subflow| s.local == known.local && s.remote == known.remote;
@@ -181,6 +183,8 @@ impl Engine {
         let local = addr::with_port(source, slot.port);
         let backup = c.entry(&source).is_some_and(|entry| entry.backup);
         let ifindex = c.ifindex(&source);
+        let tried = c.failures.iter().find(|f| f.local == source && f.remote == remote);
+        let comebacks = tried.map_or(0, |failure| failure.comebacks);
         note(
             &mut c.subflows,
             Subflow {
@@ -191,6 +195,7 @@ impl Engine {
                 initial: false,
                 backup,
                 closing: false,
+                path: Path::with_comebacks(comebacks),
             },
         );
         self.emit(handle, Action::Create { local, id: slot.id, remote, backup, ifindex }, source);
@@ -277,6 +282,13 @@ impl Engine {
     }
 
     pub(super) fn done(&mut self, tag: u64, outcome: Outcome, now: Time) {
+        if outcome != Outcome::Gone
+            && let Some(Outstanding { action: Action::Watch { .. }, .. }) = self.outstanding.get(&tag)
+        {
+            // An answer of another kind: nothing is known.
+            self.watched(tag, None, now);
+            return;
+        }
         let Some(Outstanding { handle, action, source }) = self.outstanding.remove(&tag) else { return };
         let Some(c) = self.connections.get_mut(&handle) else { return };
         if let Action::Create { .. } | Action::Destroy { .. } = action {
@@ -321,7 +333,10 @@ impl Engine {
                         ));
                     }
                 }
-                Action::Remove { .. } | Action::SetBackup { .. } | Action::Route { .. } => {}
+                Action::Remove { .. }
+                | Action::SetBackup { .. }
+                | Action::Route { .. }
+                | Action::Watch { .. } => {}
             },
         }
         if let Some(error) = refusal {

@@ -5,6 +5,8 @@
 use super::few::Few;
 use super::host::Host;
 use super::ids::Ids;
+use super::judge::Path;
+use super::watch::Watch;
 use super::{Key, RequestId, Time};
 use crate::addr;
 use std::collections::BTreeSet;
@@ -90,6 +92,7 @@ pub struct Subflow {
     pub backup: bool,
     /// A command to close it is out.
     pub closing: bool,
+    pub(super) path: Path,
 }
 
 impl Subflow {
@@ -126,6 +129,8 @@ pub(super) struct Failure {
     pub remote: SocketAddr,
     pub until: Time,
     pub wait: Time,
+    /// How often the path is known to have come back, if it does so at once.
+    pub comebacks: u8,
 }
 
 /// Addresses on their way out.
@@ -198,6 +203,7 @@ pub struct Connection {
     /// Pairs that no list asks for and that we closed, or lost with their
     /// address: wanted back.
     pub(super) missed: Few<(SocketAddr, SocketAddr)>,
+    pub(super) watch: Option<Box<Watch>>,
     pub(super) indexed: Indexed,
 }
 
@@ -251,6 +257,7 @@ impl Connection {
             routing: Few::default(),
             mismatches: Few::default(),
             missed: Few::default(),
+            watch: None,
             indexed: Indexed::default(),
         }
     }
@@ -259,7 +266,8 @@ impl Connection {
     pub(super) fn due(&self, now: Time) -> Option<Time> {
         let retries = self.failures.iter().map(|f| f.until);
         let deadlines = self.removals.iter().map(|r| r.deadline);
-        retries.chain(deadlines).filter(|time| *time > now).min()
+        let round = self.watch.as_ref().and_then(|watch| watch.due());
+        retries.chain(deadlines).chain(round).filter(|time| *time > now).min()
     }
 
     /// Differs when what must survive a restart differs.

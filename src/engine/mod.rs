@@ -16,12 +16,15 @@ mod event;
 mod few;
 mod host;
 pub mod ids;
+mod judge;
 mod note;
 mod saved;
+mod watch;
 
 pub(crate) use act::not_ours;
 pub use connection::{Connection, Device, Entry, Peer, Phase, Ready, State, Subflow};
 pub use event::{Action, Command, Event, Handle, Key, Notice, Outcome, Request, RequestId, Seen, Time};
+pub use judge::Facts;
 pub use saved::Saved;
 
 use crate::addr;
@@ -100,7 +103,7 @@ impl Engine {
     }
 
     /// The next command for the kernel. Each is answered by one
-    /// [`Event::Done`] (or [`Event::Routed`]).
+    /// [`Event::Done`] (or [`Event::Routed`], [`Event::Watched`]).
     pub fn poll_command(&mut self) -> Option<Command> {
         while let Some(command) = self.commands.pop_front() {
             let handle = self.outstanding.get(&command.tag).map(|known| known.handle);
@@ -218,6 +221,7 @@ impl Engine {
             }
             Event::Done { tag, outcome } => self.done(tag, outcome, now),
             Event::Routed { tag, local } => self.routed(tag, local, now),
+            Event::Watched { tag, facts } => self.watched(tag, facts, now),
             Event::Unusable { addr } => {
                 let addr = addr.to_canonical();
                 self.host.lose(addr);

@@ -4,6 +4,7 @@
 
 use super::connection::{Connection, Entry, Failure, Peer, Phase, Ready, State, Subflow};
 use super::event::{Outcome, Seen, Time};
+use super::judge::Path;
 use super::unspecified;
 use crate::addr;
 use crate::error::{Error, Result};
@@ -115,6 +116,7 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
                 initial: subflow.initial,
                 backup: false,
                 closing: false,
+                path: Path::default(),
             },
         ),
     }
@@ -154,7 +156,7 @@ pub(super) fn down(
 
 impl Connection {
     /// The listed address that a subflow's local address stands for.
-    fn sources_of(&self, from: &SocketAddr) -> SocketAddr {
+    pub(super) fn sources_of(&self, from: &SocketAddr) -> SocketAddr {
         self.entry(from).map_or(addr::with_port(*from, 0), |entry| entry.addr)
     }
 }
@@ -164,7 +166,7 @@ pub(super) fn fail(c: &mut Connection, local: SocketAddr, remote: SocketAddr, no
     let old = c.failures.iter().position(|f| f.local == local && f.remote == remote);
     let old = old.and_then(|at| c.failures.take_at(at));
     let wait = old.map_or(RETRY_FIRST, |failure| failure.wait.saturating_mul(2).min(RETRY_MAX));
-    c.failures.push(Failure { local, remote, until: now.saturating_add(wait), wait });
+    c.failures.push(Failure { local, remote, until: now.saturating_add(wait), wait, comebacks: 0 });
     // Pairs of addresses long gone; a list and its peers are far smaller.
     if c.failures.len() > 1024 {
         c.failures.take_at(0);
