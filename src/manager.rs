@@ -608,6 +608,7 @@ impl Manager {
             }
             Action::Listen { local } => self.listen_for_joins(&local, command.key.cookie),
             Action::Route { .. } | Action::Watch { .. } => Ok(()),
+            Action::End => Err(Errno(libc::EOPNOTSUPP).into()),
         };
         match result {
             Ok(()) => Outcome::Taken,

@@ -191,6 +191,12 @@ pub enum Event {
         /// What the kernel says, `None` where it has no such subflow.
         facts: Option<Facts>,
     },
+    /// What holds for every connection; before, the defaults do.
+    Settings {
+        /// A connection that has had no subflow for so long is ended; `None`:
+        /// never. Default: a minute.
+        close_timeout: Option<Time>,
+    },
     /// A local address can't be used: its interface has no carrier or is down,
     /// or it was removed.
     Unusable {
@@ -282,6 +288,8 @@ pub enum Action {
         /// To there.
         remote: SocketAddr,
     },
+    /// End the connection: its last subflow went and none came.
+    End,
     /// Look at a subflow, named as the kernel does; answered by
     /// [`Event::Watched`].
     Watch {

@@ -37,6 +37,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Subflows of one connection; the kernel sets no bound of its own.
 const SUBFLOWS_MAX: usize = 255;
+/// Requests of one connection that wait for their answer.
+const PENDING_MAX: usize = 64;
 
 pub(crate) fn unspecified(like: &SocketAddr) -> SocketAddr {
     if like.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
@@ -222,6 +224,10 @@ impl Engine {
             Event::Done { tag, outcome } => self.done(tag, outcome, now),
             Event::Routed { tag, local } => self.routed(tag, local, now),
             Event::Watched { tag, facts } => self.watched(tag, facts, now),
+            Event::Settings { close_timeout } => {
+                self.host.close_timeout = close_timeout;
+                self.with_all(now, |c| c.bare.is_some(), |_| {});
+            }
             Event::Unusable { addr } => {
                 let addr = addr.to_canonical();
                 self.host.lose(addr);
@@ -394,7 +400,7 @@ impl Engine {
     /// Sees to it that the connection's next moment isn't missed.
     fn schedule(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        let due = c.due(now);
+        let due = c.due(&self.host, now);
         if due != c.indexed.due {
             if let Some(old) = std::mem::replace(&mut c.indexed.due, due) {
                 self.timers.remove(&(old, handle));
@@ -464,6 +470,11 @@ impl Engine {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         if c.foreign {
             self.notices.push_back(Notice::Answer { id, result: Err(not_ours()) });
+            return;
+        }
+        if c.additions.len() + c.removals.len() >= PENDING_MAX {
+            let error = Error::new(libc::EDQUOT, "too many requests for this socket are under way");
+            self.notices.push_back(Notice::Answer { id, result: Err(error) });
             return;
         }
         match request {

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod dead;
+mod ending;
 mod saved;
 mod scale;
 
@@ -247,7 +248,8 @@ impl World {
             Action::SetBackup { .. }
             | Action::Listen { .. }
             | Action::Route { .. }
-            | Action::Watch { .. } => Outcome::Taken,
+            | Action::Watch { .. }
+            | Action::End => Outcome::Taken,
         }
     }
 

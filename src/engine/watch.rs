@@ -58,7 +58,7 @@ impl Engine {
         }
         let up: Vec<Subflow> = c.subflows.iter().filter(|s| s.up()).copied().collect();
         for s in up {
-            let tag = self.emit(handle, Action::Watch { local: s.local, remote: s.remote }, s.from());
+            let tag = self.emit(handle, Action::Watch { local: s.local, remote: s.remote }, None);
             if let Some(watch) = self.connections.get_mut(&handle).and_then(|c| c.watch.as_mut()) {
                 tag.into_iter().for_each(|tag| watch.awaited.push(tag));
             }
