@@ -24,7 +24,7 @@ help:
 	@echo 'make            release build, into build/'
 	@echo 'make check      every test (installs missing Debian packages when root)'
 	@echo 'make demo       two hosts, two paths, a transfer in C, Python and Go'
-	@echo 'make bench      benchmarks, as ratios against raw system calls'
+	@echo 'make bench      benchmarks, as ratios against raw system calls and other path managers'
 	@echo 'make install    DESTDIR= PREFIX=/usr/local LIBDIR='
 	@echo 'make header     writes include/mptcp.h afresh from src/capi'
 

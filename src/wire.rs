@@ -312,13 +312,17 @@ mod scoped {
 
 /// The bytes of a message. EMSGSIZE above [`LIMIT`].
 pub fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes = MAGIC.to_vec();
-    bytes = postcard::to_extend(message, bytes)
-        .map_err(|_| Error::new(libc::EMSGSIZE, "a message that can't be encoded"))?;
+    let bytes = encode_any(message)?;
     if bytes.len() > LIMIT {
         return Err(Error::new(libc::EMSGSIZE, "a message to the broker is too long"));
     }
     Ok(bytes)
+}
+
+/// The same of any length, for a file.
+pub fn encode_any(message: &impl Serialize) -> Result<Vec<u8>> {
+    postcard::to_extend(message, MAGIC.to_vec())
+        .map_err(|_| Error::new(libc::EMSGSIZE, "a message that can't be encoded"))
 }
 
 /// Why bytes are no message.

@@ -13,8 +13,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 
-fn sysctl(name: &str, value: &str) {
-    std::fs::write(format!("/proc/sys/net/mptcp/{name}"), value).unwrap();
+fn sysctl(name: &str, value: &str) -> std::io::Result<()> {
+    std::fs::write(format!("/proc/sys/net/mptcp/{name}"), value)
 }
 
 fn mptcp(addr: &SocketAddr) -> OwnedFd {
@@ -87,16 +87,23 @@ impl Connection {
 const CLOSED: u8 = 7;
 
 /// A client's host whose kernel ends connections after one second; the
-/// server's does so only after a minute.
-fn hosts() -> (Hosts, Commands) {
+/// server's does so only after a minute, as all do before 6.7: too long for a
+/// test.
+fn hosts() -> Option<(Hosts, Commands)> {
     let hosts = Hosts::new(1);
-    sysctl("pm_type", "1");
-    sysctl("close_timeout", "1");
-    (hosts, Commands::open().unwrap())
+    sysctl("pm_type", "1").unwrap();
+    match sysctl("close_timeout", "1") {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            println!("not on this kernel");
+            return None;
+        }
+        other => other.unwrap(),
+    }
+    Some((hosts, Commands::open().unwrap()))
 }
 
 fn a_connection_without_subflows_is_ended(local: &str, remote: &str) {
-    let (hosts, mut commands) = hosts();
+    let Some((hosts, mut commands)) = hosts() else { return };
     let connection = Connection::new(&hosts, local, remote);
     let Listed { local, remote, .. } = connection.initial;
     commands.destroy(connection.token, &local, &remote).unwrap();
@@ -116,7 +123,7 @@ fn a_connection_without_subflows_is_ended_ipv6() {
 
 #[test]
 fn a_connection_whose_last_subflow_lingers_is_ended() {
-    let (hosts, mut commands) = hosts();
+    let Some((hosts, mut commands)) = hosts() else { return };
     let connection = Connection::new(&hosts, "10.1.0.1:0", "10.1.0.2:0");
     hosts.there("ip link set s1 down");
     let Listed { local, remote, .. } = connection.initial;
@@ -127,7 +134,7 @@ fn a_connection_whose_last_subflow_lingers_is_ended() {
 
 #[test]
 fn a_connection_with_a_subflow_goes_on() {
-    let (hosts, mut commands) = hosts();
+    let Some((hosts, mut commands)) = hosts() else { return };
     let connection = Connection::new(&hosts, "10.1.0.1:0", "10.1.0.2:0");
     let Listed { local, remote, .. } = connection.initial;
     let initial = (&local, &remote);

@@ -4,12 +4,14 @@
 //! nothing that came from outside is closed here: that is what tasks are for.
 
 use crate::crew::{Crew, NOBODY};
+use crate::journal::{Item, Journal, Owner, Past};
 use crate::links::Links;
 use crate::log::log;
 use crate::policy::Policy;
+use crate::warden::Timer;
 use mptcpapi::engine::{Key, Phase};
 use mptcpapi::kernel::{sockopt, unix};
-use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Manager, Servers};
+use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers};
 use mptcpapi::stream::Socket;
 use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
@@ -77,11 +79,22 @@ struct User {
     counted: Time,
 }
 
-/// Whose socket it is, from the first request to its end.
-struct Owner {
-    uid: u32,
-    /// Connections and sockets with this cookie.
-    pid: i32,
+/// What a broker begins with.
+pub struct Start {
+    /// The namespace's.
+    pub manager: Manager,
+    /// For looks that take no lock.
+    pub look: Hands,
+    /// Who may what.
+    pub policy: Policy,
+    /// Reads it again.
+    pub reread: Box<dyn Fn() -> Result<Policy, String> + Send>,
+    /// Where clients come.
+    pub listener: OwnedFd,
+    /// SIGTERM, SIGINT, SIGHUP.
+    pub signals: SignalFd,
+    /// What is to last, and what there was.
+    pub journal: Option<(Journal, Past)>,
 }
 
 /// The broker.
@@ -92,19 +105,28 @@ pub struct Broker {
     look: Hands,
     links: Links,
     policy: Policy,
+    reread: Box<dyn Fn() -> Result<Policy, String> + Send>,
     epoll: Arc<Epoll>,
     listener: OwnedFd,
     signals: SignalFd,
     rouse: EventFd,
+    warden: Arc<Timer>,
+    /// Switches that were cut short since that was last told.
+    cut: u64,
     clients: HashMap<ClientId, Client>,
     numbers: ClientId,
     users: HashMap<u32, User>,
+    /// Whose a socket is, from the first request to its end, by cookie.
     owners: HashMap<u64, Owner>,
+    journal: Option<Journal>,
+    noted_held: Option<String>,
     /// Sockets not connected whose client is gone, since when.
     orphans: HashMap<Key, (i32, Time)>,
     calls: HashMap<CallId, Pending>,
     deadlines: BTreeSet<(Time, CallId)>,
     ready: VecDeque<Task>,
+    /// What is to be closed, when nothing better is to be done.
+    rubbish: VecDeque<Task>,
     held: HashMap<u32, VecDeque<Task>>,
     /// When the leader looks again by itself.
     until: Option<Time>,
@@ -119,19 +141,14 @@ const SIGNALS: u64 = 1;
 const ROUSE: u64 = 2;
 const EVENTS: u64 = 3;
 const LINKS: u64 = 4;
+const WARDEN: u64 = 5;
 /// Accepted at a time.
 const ACCEPT: usize = 64;
 
 impl Broker {
     /// A broker on these; all is watched from now on.
-    pub fn new(
-        manager: Manager,
-        look: Hands,
-        policy: Policy,
-        listener: OwnedFd,
-        signals: SignalFd,
-        epoll: Arc<Epoll>,
-    ) -> Result<Self, Error> {
+    pub fn new(start: Start, epoll: Arc<Epoll>) -> Result<Self, Error> {
+        let Start { manager, look, policy, reread, listener, signals, journal } = start;
         let failed = |errno: nix::Error| Error::kernel(Errno(errno as i32), "watching descriptors");
         let rouse = EventFd::from_value_and_flags(
             0,
@@ -139,36 +156,120 @@ impl Broker {
         )
         .map_err(failed)?;
         let links = Links::open()?;
+        let warden = Arc::new(Timer::new().map_err(failed)?);
         let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
         epoll.add(&listener, readable(LISTENER)).map_err(failed)?;
         epoll.add(&signals, readable(SIGNALS)).map_err(failed)?;
         epoll.add(&rouse, readable(ROUSE)).map_err(failed)?;
         epoll.add(manager.event_fd(), readable(EVENTS)).map_err(failed)?;
         epoll.add(&links, readable(LINKS)).map_err(failed)?;
+        epoll.add(warden.as_fd(), readable(WARDEN)).map_err(failed)?;
         let mut broker = Self {
             crew: Crew::default(),
             manager,
             look,
             links,
             policy,
+            reread,
             epoll,
             listener,
             signals,
             rouse,
+            warden,
+            cut: 0,
             clients: HashMap::new(),
             numbers: 16,
             users: HashMap::new(),
             owners: HashMap::new(),
+            journal: None,
+            noted_held: None,
             orphans: HashMap::new(),
             calls: HashMap::new(),
             deadlines: BTreeSet::new(),
             ready: VecDeque::new(),
+            rubbish: VecDeque::new(),
             held: HashMap::new(),
             until: None,
             swept: Manager::now(),
         };
+        broker.links.look(&mut broker.manager);
+        if let Some((journal, past)) = journal {
+            broker.recall(past);
+            broker.journal = Some(journal);
+        }
         broker.manager.watch_changes();
         Ok(broker)
+    }
+
+    /// Takes up what a broker before this one knew.
+    fn recall(&mut self, past: Past) {
+        let now = Manager::now();
+        if !past.items.is_empty() {
+            log!(Notice, "taking up {} sockets from before", past.items.len());
+        }
+        if past.held.is_some()
+            && let Err(fault) = self.look.latch().hold()
+        {
+            log!(Error, "userspace mode, for server lists: {fault:?}");
+        }
+        self.manager.set_held(past.held);
+        for item in past.items {
+            let key = item.saved.key;
+            if let Some(owner) = item.owner
+                && self.owners.insert(key.cookie, owner).is_none()
+            {
+                self.users.entry(owner.uid).or_default().sockets += 1;
+            }
+            if item.saved.initial.is_none() {
+                self.orphans.insert(key, (item.owner.map_or(0, |owner| owner.pid), now));
+            }
+            self.manager.restore(item.saved, item.prepared);
+        }
+    }
+
+    /// Puts the namespace back to what it was. The journal stays: a broker that
+    /// starts again goes on where this one stopped.
+    pub fn stop(&mut self) {
+        if let Some(original) = self.manager.held()
+            && self.look.latch().unhold(original).is_err()
+        {
+            log!(Error, "the network namespace could not be put back to path manager {original}");
+        }
+    }
+
+    /// Notes in the journal what is to be known of a socket after a restart.
+    fn note(&mut self, key: &Key) {
+        let Some(journal) = &mut self.journal else { return };
+        match self.manager.save(key) {
+            Some((saved, prepared)) => {
+                journal.put(&Item { saved, prepared, owner: self.owners.get(&key.cookie).copied() });
+            }
+            None => journal.gone(*key),
+        }
+    }
+
+    /// Writes what was noted; before anybody is told that it is so.
+    fn flush(&mut self) {
+        let Some(journal) = &mut self.journal else { return };
+        if !journal.flush() {
+            return;
+        }
+        let keys: Vec<Key> = self.manager.engine().connections().map(|c| c.key).collect();
+        let items: Vec<Item> = keys
+            .iter()
+            .filter_map(|key| {
+                let (saved, prepared) = self.manager.save(key)?;
+                Some(Item { saved, prepared, owner: self.owners.get(&key.cookie).copied() })
+            })
+            .collect();
+        if let Err(words) = journal.rewrite(items.iter(), self.manager.held()) {
+            log!(Error, "{words}");
+        }
+    }
+
+    /// Who closes windows that stay open.
+    pub fn warden(&self) -> Arc<Timer> {
+        Arc::clone(&self.warden)
     }
 
     /// Something was to be done sooner than the leader thinks.
@@ -250,6 +351,13 @@ impl Broker {
             }
             self.held.entry(user).or_default().push_back(task);
         }
+        while let Some(task) = self.rubbish.pop_front() {
+            if self.crew.has_room(task.user()) {
+                self.ready.push_back(task);
+                return;
+            }
+            self.held.entry(task.user()).or_default().push_back(task);
+        }
     }
 
     fn owner(&self, cookie: u64) -> u32 {
@@ -264,12 +372,17 @@ impl Broker {
                 SIGNALS => self.signalled(),
                 ROUSE => drop(self.rouse.read()),
                 EVENTS => {}
+                WARDEN => {
+                    self.cut += u64::from(self.warden.ended());
+                }
                 LINKS => self.links.read(&mut self.manager),
                 client => self.heed(client),
             }
         }
         self.manager.step();
-        self.finish_calls();
+        for (user, fd) in self.finish_calls() {
+            self.discard(user, fd);
+        }
         let now = Manager::now();
         self.expire(now);
         for user in self.crew.look(now) {
@@ -282,7 +395,7 @@ impl Broker {
     }
 
     /// Takes what came of a job; what is to be closed, away from here.
-    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<Arc<OwnedFd>> {
+    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<(u32, Arc<OwnedFd>)> {
         self.manager.report(lane, call, found);
         self.finish_calls()
     }
@@ -296,8 +409,15 @@ impl Broker {
         }
     }
 
+    /// A new policy counts for what is asked from now on.
     fn reread(&mut self) {
-        log!(Notice, "SIGHUP: the policy is read at start only");
+        match (self.reread)() {
+            Ok(policy) => {
+                self.policy = policy;
+                log!(Notice, "the policy was read again");
+            }
+            Err(words) => log!(Error, "the policy stays as it was: {words}"),
+        }
     }
 
     fn admit(&mut self) {
@@ -322,13 +442,13 @@ impl Broker {
                 say(&fd, 0, &Told::Refused { errno, words: words.into() });
                 // It has sent nothing that was received: closing can wait for
                 // what is in its queue.
-                self.ready.push_back(Task::Close(who.uid, vec![fd]));
+                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
                 continue;
             }
             self.numbers += 1;
             let id = self.numbers;
             if self.epoll.add(&fd, EpollEvent::new(listen_once(), id)).is_err() {
-                self.ready.push_back(Task::Close(who.uid, vec![fd]));
+                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
                 continue;
             }
             user.clients += 1;
@@ -366,7 +486,7 @@ impl Broker {
                 };
                 if let Some((error, fd)) = refused {
                     self.answer(id, tag, &Told::from(Err(error)));
-                    self.ready.push_back(Task::Close(uid, vec![fd]));
+                    self.rubbish.push_back(Task::Close(uid, vec![fd]));
                 }
             }
             _ => {
@@ -380,7 +500,7 @@ impl Broker {
                     say(&client.fd, 0, &Told::Refused { errno, words: words.into() });
                 }
                 if !fds.is_empty() {
-                    self.ready.push_back(Task::Close(uid, fds));
+                    self.rubbish.push_back(Task::Close(uid, fds));
                 }
                 self.dismiss(id);
             }
@@ -416,18 +536,27 @@ impl Broker {
     }
 
     /// What is asked of a socket. A refusal gives the descriptor back.
-    fn asked(&mut self, id: ClientId, uid: u32, tag: u32, ask: Ask, fd: OwnedFd) -> Option<(Error, OwnedFd)> {
-        let key = match self.examine(uid, &ask, &fd) {
+    fn asked(
+        &mut self,
+        id: ClientId,
+        uid: u32,
+        tag: u32,
+        mut ask: Ask,
+        fd: OwnedFd,
+    ) -> Option<(Error, OwnedFd)> {
+        let key = match self.examine(uid, &mut ask, &fd) {
             Ok(key) => key,
             Err(error) => return Some((error, fd)),
         };
         let call = match ask {
             Ask::Bound(addr) => {
                 self.manager.note_bound(key, Some(addr));
+                self.note(&key);
                 None
             }
             Ask::Disconnected => {
                 self.manager.note_unswitched(&key);
+                self.note(&key);
                 None
             }
             Ask::Forget => {
@@ -442,8 +571,9 @@ impl Broker {
             },
         };
         let Some(call) = call else {
+            self.flush();
             self.answer(id, tag, &Told::Done);
-            self.ready.push_back(Task::Close(uid, vec![fd]));
+            self.rubbish.push_back(Task::Close(uid, vec![fd]));
             return None;
         };
         let registers = !matches!(call, Call::Control | Call::Facts);
@@ -454,9 +584,11 @@ impl Broker {
             Call::Remove { patience, .. } => *patience,
             _ => Time::ZERO,
         };
-        let servers = if self.policy.rights(uid).servers { Servers::Allowed } else { Servers::Forbidden };
+        let rights = self.policy.rights(uid);
+        let servers = if rights.servers { Servers::Allowed } else { Servers::Forbidden };
+        let leave = Leave { servers, peers: rights.peers };
         let deadline = Manager::now() + PATIENCE + patience;
-        let number = self.manager.call(key, call, servers);
+        let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));
         self.calls.insert(number, Pending { client: id, tag, fd: Arc::new(fd), key, uid, deadline });
         None
@@ -464,7 +596,7 @@ impl Broker {
 
     /// Whether this may be asked of this descriptor, by looks that take no
     /// lock.
-    fn examine(&mut self, uid: u32, ask: &Ask, fd: &OwnedFd) -> Result<Key, Error> {
+    fn examine(&mut self, uid: u32, ask: &mut Ask, fd: &OwnedFd) -> Result<Key, Error> {
         Socket::of(fd.as_fd())?;
         match sockopt::netns_cookie(fd.as_fd()) {
             Ok(namespace) if namespace != self.manager.namespace() && self.manager.namespace() != 0 => {
@@ -488,21 +620,22 @@ impl Broker {
         let forbidden = |addr: &std::net::SocketAddr, what: &str| {
             Error::new(libc::EACCES, format!("the broker's policy forbids this user to {what} {}", addr.ip()))
         };
-        match ask {
-            Ask::Add(entries) => {
-                for entry in entries {
-                    let ip = entry.addr.ip().to_canonical();
-                    let interface = self.links.holder(ip);
-                    if entry.subflow && !rights.may_use(ip, interface) {
-                        return Err(forbidden(&entry.addr, "use"));
-                    }
-                    if entry.advertise && !rights.may_advertise(ip, interface) && !entry.subflow {
+        if let Ask::Add(entries) = ask {
+            let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
+            for entry in entries {
+                let ip = entry.addr.ip().to_canonical();
+                let interface = self.links.holder(ip);
+                if entry.subflow && !rights.may_use(ip, interface) {
+                    return Err(forbidden(&entry.addr, "use"));
+                }
+                if entry.advertise && !rights.may_advertise(ip, interface) {
+                    if listens || !entry.subflow {
                         return Err(forbidden(&entry.addr, "advertise"));
                     }
+                    // A client's list need not be advertised.
+                    entry.advertise = false;
                 }
             }
-            Ask::Closed(_) | Ask::Hello => {}
-            _ => {}
         }
         Ok(key)
     }
@@ -551,20 +684,25 @@ impl Broker {
     }
 
     /// Answers what has ended; what is to be closed.
-    fn finish_calls(&mut self) -> Vec<Arc<OwnedFd>> {
+    fn finish_calls(&mut self) -> Vec<(u32, Arc<OwnedFd>)> {
         let mut rubbish = Vec::new();
+        let mut ended = Vec::new();
         while let Some((number, result)) = self.manager.outcome() {
             let Some(pending) = self.calls.remove(&number) else { continue };
             self.deadlines.remove(&(pending.deadline, number));
+            self.note(&pending.key);
+            ended.push((pending, result));
+        }
+        self.notice_changes();
+        for (pending, result) in ended {
             self.answer(pending.client, pending.tag, &Told::from(result));
             let nothing = self.manager.engine().by_key(&pending.key).is_none()
                 && !self.manager.prepared(&pending.key).switched;
             if nothing {
                 self.release(&pending.key);
             }
-            rubbish.push(pending.fd);
+            rubbish.push((pending.uid, pending.fd));
         }
-        self.notice_changes();
         rubbish
     }
 
@@ -582,9 +720,14 @@ impl Broker {
                 pending.tag,
                 &Told::Refused { errno: libc::EIO, words: words.into() },
             );
-            if let Ok(fd) = Arc::try_unwrap(pending.fd) {
-                self.ready.push_back(Task::Close(pending.uid, vec![fd]));
-            }
+            self.discard(pending.uid, pending.fd);
+        }
+    }
+
+    /// Has a descriptor closed, unless a thread has it still, which then does.
+    fn discard(&mut self, user: u32, fd: Arc<OwnedFd>) {
+        if let Ok(fd) = Arc::try_unwrap(fd) {
+            self.rubbish.push_back(Task::Close(user, vec![fd]));
         }
     }
 
@@ -615,12 +758,20 @@ impl Broker {
                 self.orphans.insert(key, (client.pid, now));
             }
         }
-        self.ready.push_back(Task::Close(client.uid, vec![client.fd]));
+        self.rubbish.push_back(Task::Close(client.uid, vec![client.fd]));
     }
 
     /// Sees to what the engine has changed.
     fn notice_changes(&mut self) {
+        let mut held = self.manager.held().map(str::to_owned);
+        if held != self.noted_held {
+            if let Some(journal) = &mut self.journal {
+                journal.held(held.as_deref());
+            }
+            std::mem::swap(&mut self.noted_held, &mut held);
+        }
         while let Some(key) = self.manager.poll_changed() {
+            self.note(&key);
             match self.manager.engine().by_key(&key).map(|c| c.phase) {
                 None => self.release(&key),
                 Some(Phase::Open) => {
@@ -629,6 +780,7 @@ impl Broker {
                 Some(Phase::Prepared) => {}
             }
         }
+        self.flush();
     }
 
     /// A socket is nobody's any more.
@@ -646,6 +798,12 @@ impl Broker {
 
     /// Forgets sockets whose program is gone, connected or not.
     fn sweep(&mut self, now: Time) {
+        match std::mem::take(&mut self.cut) {
+            0 => {}
+            cut => {
+                log!(Info, "{cut} switches of the path manager took over a millisecond and were done again")
+            }
+        }
         let grace = self.policy.grace;
         let gone: Vec<Key> = self
             .orphans

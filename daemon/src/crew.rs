@@ -10,6 +10,8 @@
 
 use crate::broker::{Broker, Task};
 use crate::log::log;
+use crate::warden::Timer;
+use mptcpapi::kernel::latch::Warden;
 use mptcpapi::manager::{Found, Hands};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,7 @@ pub struct Ship {
     broker: Mutex<Broker>,
     work: Condvar,
     epoll: Arc<Epoll>,
+    warden: Arc<Timer>,
     namespace: u64,
 }
 
@@ -39,17 +42,25 @@ impl Ship {
 
 /// Runs the broker until it is told to stop, and gives it back.
 pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), String> {
-    let ship = Arc::new(Ship { broker: Mutex::new(broker), work: Condvar::new(), epoll, namespace });
+    let warden = broker.warden();
+    let ship = Arc::new(Ship { broker: Mutex::new(broker), work: Condvar::new(), epoll, warden, namespace });
     for _ in 1..CREW {
         enlist(&ship)?;
     }
-    let hands = Hands::open(namespace, true).map_err(|e| e.to_string())?;
+    let hands = hands(&ship)?;
     serve(&ship, hands, true);
+    ship.lock().stop();
     Ok(())
 }
 
+fn hands(ship: &Ship) -> Result<Hands, String> {
+    let mut hands = Hands::open(ship.namespace, true).map_err(|e| e.to_string())?;
+    hands.latch().watch(Arc::clone(&ship.warden) as Arc<dyn Warden>);
+    Ok(hands)
+}
+
 fn enlist(ship: &Arc<Ship>) -> Result<(), String> {
-    let hands = Hands::open(ship.namespace, true).map_err(|e| e.to_string())?;
+    let hands = hands(ship)?;
     let ship = Arc::clone(ship);
     ship.lock().crew.threads += 1;
     let spawned = std::thread::Builder::new().name("worker".into()).stack_size(STACK).spawn({
@@ -79,10 +90,11 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
         let led = broker.crew.led || broker.crew.idle > 0;
         if led && let Some(task) = broker.next_task() {
             broker.crew.begin(number, task.user());
-            if broker.crew.idle > 0 && (!broker.crew.led || broker.has_tasks()) {
+            let call_one = broker.crew.idle > 0 && (!broker.crew.led || broker.has_tasks());
+            drop(broker);
+            if call_one {
                 ship.work.notify_one();
             }
-            drop(broker);
             broker = perform(ship, &mut hands, task);
             broker.crew.end(number);
             if broker.crew.led && broker.is_sooner() {
@@ -214,9 +226,10 @@ impl Crew {
         user == NOBODY || self.busy.iter().filter(|busy| busy.user == user).count() < PER_USER
     }
 
-    /// Whether a socket of this user does not let go of a thread.
+    /// Whether sockets of this user have all the threads it may have, and do
+    /// not let go of them.
     pub fn is_stuck(&self, user: u32) -> bool {
-        self.busy.iter().any(|busy| busy.user == user && busy.stuck)
+        self.busy.iter().filter(|busy| busy.user == user && busy.stuck).count() >= PER_USER
     }
 
     /// Notes who is stuck by now; the users of those that were not before.

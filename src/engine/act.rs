@@ -4,7 +4,7 @@
 
 use super::connection::{Addition, Connection, Phase, Ready, Removal, State, Subflow, Wanted};
 use super::event::{Action, Command, Handle, Notice, Outcome, Time};
-use super::note::{created_or_not, fail, note, renew, same_pair};
+use super::note::{created_or_not, fail, note, renew};
 use super::{Engine, SUBFLOWS_MAX, unspecified};
 use crate::addr;
 use crate::error::Error;
@@ -36,6 +36,7 @@ impl Engine {
     pub(super) fn reconcile(&mut self, handle: Handle, now: Time) {
         self.announce(handle);
         self.expel(handle, now);
+        self.retire(handle);
         self.create(handle, now);
         self.finish_removals(handle, now);
         self.prioritise(handle);
@@ -51,7 +52,7 @@ impl Engine {
     /// listening socket.
     fn announce(&mut self, handle: Handle) {
         let Some(c) = self.open(handle) else { return };
-        let fresh = c.to_announce();
+        let fresh = c.to_announce(&self.host);
         if fresh.is_empty() && c.listening.len() == c.announced.len() {
             return;
         }
@@ -85,7 +86,7 @@ impl Engine {
     /// Closes what may not be used.
     fn expel(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.open(handle) else { return };
-        let replaceable = c.has_alternative();
+        let replaceable = c.has_alternative(&self.host);
         let out: Vec<Subflow> = c
             .subflows
             .iter()
@@ -99,29 +100,59 @@ impl Engine {
                 // Whatever made it, it isn't made again at once.
                 fail(c, addr::with_port(subflow.from(), 0), subflow.to(), now);
             }
-            self.close(handle, &subflow);
+            self.part(handle, &[subflow], &[]);
         }
     }
 
-    /// Tells the peer, if nothing else uses the id, and closes the subflow.
-    fn close(&mut self, handle: Handle, subflow: &Subflow) {
+    /// Closes subflows from addresses that can't be used, and takes back that
+    /// they were announced, where another subflow can do instead: the last one
+    /// may come back by itself.
+    fn retire(&mut self, handle: Handle) {
+        let Some(c) = self.open(handle) else { return };
+        let host = &self.host;
+        let lost = |s: &&Subflow| !s.closing && s.local.port() != 0 && !host.usable(&s.from());
+        let lost: Vec<Subflow> = c.subflows.iter().filter(lost).copied().collect();
+        let untold: Vec<(SocketAddr, u8)> =
+            c.announced.iter().filter(|(addr, _)| !host.usable(addr)).copied().collect();
+        if (lost.is_empty() && untold.is_empty()) || !c.has_alternative(host) {
+            return;
+        }
+        if let Some(c) = self.connections.get_mut(&handle) {
+            lost.iter().for_each(|s| c.miss(s));
+        }
+        self.part(handle, &lost, &untold);
+    }
+
+    /// Closes subflows and takes announcements back. The peer is told of each
+    /// id that nothing uses any more, before the subflows are closed: that
+    /// deletes the id (KERNEL pm_userspace.c).
+    fn part(&mut self, handle: Handle, closing: &[Subflow], untold: &[(SocketAddr, u8)]) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        let alone = c.subflows.iter().filter(|s| s.local_id == subflow.local_id && !s.closing).count() < 2;
-        let announced = c.announced.iter().any(|(_, id)| *id == subflow.local_id);
-        let from = subflow.from();
-        for known in c.subflows.iter_mut().filter(|s| same_pair(s, &subflow.local, &subflow.remote)) {
-            known.closing = true;
+        for known in &mut c.subflows {
+            let goes = |s: &Subflow| s.local == known.local && s.remote == known.remote;
+            known.closing = known.closing || closing.iter().any(goes);
         }
-        if alone && !announced {
-            self.emit(handle, Action::Remove { id: subflow.local_id }, from);
+        c.announced.retain(|told| !untold.contains(told));
+        let mut ids: Vec<(u8, SocketAddr)> = Vec::new();
+        let closed = closing.iter().map(|s| (s.local_id, s.from()));
+        for (id, addr) in closed.chain(untold.iter().map(|(addr, id)| (*id, *addr))) {
+            let used = c.subflows.iter().any(|s| s.local_id == id && !s.closing)
+                || c.announced.iter().any(|(_, told)| *told == id);
+            if !used && !ids.iter().any(|(known, _)| *known == id) {
+                ids.push((id, addr));
+            }
         }
-        let action = Action::Destroy { local: subflow.local, remote: subflow.remote };
-        self.emit(handle, action, from);
+        for (id, addr) in ids {
+            self.emit(handle, Action::Remove { id }, addr);
+        }
+        for s in closing {
+            self.emit(handle, Action::Destroy { local: s.local, remote: s.remote }, s.from());
+        }
     }
 
     fn create(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.open(handle) else { return };
-        for wanted in c.wanted(SUBFLOWS_MAX, now) {
+        for wanted in c.wanted(&self.host, SUBFLOWS_MAX, now) {
             match wanted {
                 Wanted::Pair(local, remote) => self.join(handle, local, remote, now),
                 Wanted::Routed(remote) => {
@@ -168,7 +199,7 @@ impl Engine {
     /// Removes addresses whose alternatives are there, or won't come.
     fn finish_removals(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.open(handle) else { return };
-        let wait = !c.has_alternative() && c.awaits_alternative();
+        let wait = !c.has_alternative(&self.host) && c.awaits_alternative();
         let due = |removal: &Removal| {
             let used = c
                 .subflows
@@ -196,34 +227,16 @@ impl Engine {
         let gone = |local: &SocketAddr| addrs.iter().any(|addr| addr::covers(addr, local));
         let closing: Vec<Subflow> =
             c.subflows.iter().filter(|s| !s.closing && gone(&s.from())).copied().collect();
-        // RM_ADDR first: DESTROY deletes the id (KERNEL pm_userspace.c).
-        let mut ids: Vec<(u8, SocketAddr)> = Vec::new();
-        for (id, addr) in closing
-            .iter()
-            .map(|s| (s.local_id, s.from()))
-            .chain(c.announced.iter().filter(|(addr, _)| gone(addr)).map(|(addr, id)| (*id, *addr)))
-        {
-            let shared = c.subflows.iter().any(|s| s.local_id == id && !s.closing && !gone(&s.from()));
-            if !shared && !ids.iter().any(|(known, _)| *known == id) {
-                ids.push((id, addr));
-            }
-        }
-        c.announced.retain(|(addr, _)| !gone(addr));
+        let untold: Vec<(SocketAddr, u8)> =
+            c.announced.iter().filter(|(addr, _)| gone(addr)).copied().collect();
         c.failures.retain(|f| !gone(&f.local));
-        for s in c.subflows.iter_mut().filter(|s| gone(&s.from())) {
-            s.closing = true;
-        }
+        c.missed.retain(|(local, _)| !gone(local));
         let freed: Vec<SocketAddr> =
             c.ids.iter().filter(|s| s.id != 0 && gone(&s.addr)).map(|s| s.addr).collect();
         for addr in freed {
             c.ids.free(&addr);
         }
-        for (id, addr) in ids {
-            self.emit(handle, Action::Remove { id }, addr);
-        }
-        for s in closing {
-            self.emit(handle, Action::Destroy { local: s.local, remote: s.remote }, s.from());
-        }
+        self.part(handle, &closing, &untold);
     }
 
     /// Makes subflows backup, or not, as the list says.
@@ -287,7 +300,9 @@ impl Engine {
                 Action::Create { local, remote, .. } => {
                     refusal = created_or_not(c, &source, &local, &remote, outcome, now);
                 }
-                Action::Destroy { local, remote } => c.subflows.retain(|s| !same_pair(s, &local, &remote)),
+                Action::Destroy { local, remote } => {
+                    c.subflows.retain(|s| s.local != local || s.remote != remote);
+                }
                 Action::Announce { local, id } => match outcome {
                     Outcome::Mismatch => {
                         c.announced.retain(|(addr, _)| *addr != local);
@@ -343,7 +358,9 @@ impl Engine {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         c.routing.retain(|peer| *peer != remote);
         match local.map(|local| addr::with_port(addr::canonical(local), 0)) {
-            Some(local) if c.allows(&local) && !c.failing(&local, &remote, now) => {
+            Some(local)
+                if c.allows(&local) && self.host.usable(&local) && !c.failing(&local, &remote, now) =>
+            {
                 self.join(handle, local, remote, now);
             }
             _ => fail(c, unspecified(&remote), remote, now),

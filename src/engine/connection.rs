@@ -3,12 +3,13 @@
 //! pure questions. [`super::Engine`] acts on the answers.
 
 use super::few::Few;
+use super::host::Host;
 use super::ids::Ids;
 use super::{Key, RequestId, Time};
 use crate::addr;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A local address that the application listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -194,6 +195,9 @@ pub struct Connection {
     pub(super) routing: Few<SocketAddr>,
     /// Addresses that the kernel has under other ids, once for every try.
     pub(super) mismatches: Few<SocketAddr>,
+    /// Pairs that no list asks for and that we closed, or lost with their
+    /// address: wanted back.
+    pub(super) missed: Few<(SocketAddr, SocketAddr)>,
     pub(super) indexed: Indexed,
 }
 
@@ -208,6 +212,7 @@ pub(super) struct Indexed {
 /// Further subflows made because the *peer* announced an address: a peer that
 /// announces 255 must not get 255.
 const PEER_DRIVEN_MAX: usize = 8;
+const MISSED_MAX: usize = 16;
 
 /// A subflow that should be there and is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +250,7 @@ impl Connection {
             additions: Few::default(),
             routing: Few::default(),
             mismatches: Few::default(),
+            missed: Few::default(),
             indexed: Indexed::default(),
         }
     }
@@ -262,7 +268,7 @@ impl Connection {
         (self.key, self.token, self.server, self.foreign, self.listed, self.initial).hash(&mut hasher);
         (&self.entries, self.bound, &self.device, &self.excluded).hash(&mut hasher);
         (&self.peers, &self.ids, &self.announced).hash(&mut hasher);
-        self.leaving_addrs().collect::<BTreeSet<_>>().hash(&mut hasher);
+        (self.leaving_addrs().collect::<BTreeSet<_>>(), &self.missed).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -365,13 +371,14 @@ impl Connection {
     /// The subflows that are missing: each local address that should be used
     /// gets one, and each address of the peer. Where there is a choice, the
     /// end that has the fewest.
-    pub(super) fn wanted(&self, max: usize, now: Time) -> Vec<Wanted> {
+    pub(super) fn wanted(&self, host: &Host, max: usize, now: Time) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         if self.server || self.ready == Ready::Over {
             // The client makes them (KERNEL: it is the one who can).
             return wanted;
         }
-        let sources = self.sources();
+        let mut sources = self.sources();
+        sources.retain(|source| host.usable(source));
         let mut pairs: Vec<(SocketAddr, SocketAddr)> =
             self.live().map(|subflow| (subflow.from(), subflow.to())).collect();
         let room = |pairs: &Vec<(SocketAddr, SocketAddr)>| pairs.len() < max;
@@ -390,6 +397,19 @@ impl Connection {
             if let Some(peer) = best {
                 pairs.push((*source, peer.addr));
                 wanted.push(Wanted::Pair(*source, peer.addr));
+            }
+        }
+        for (local, remote) in self.missed.iter() {
+            let known = self.peers.iter().any(|peer| addr::same(&peer.addr, remote));
+            if known
+                && room(&pairs)
+                && host.usable(local)
+                && self.allows(local)
+                && !self.failing(local, remote, now)
+                && !pairs.iter().any(|(from, _)| addr::same_ip(from, local))
+            {
+                pairs.push((*local, *remote));
+                wanted.push(Wanted::Pair(*local, *remote));
             }
         }
         for peer in &self.peers {
@@ -421,13 +441,39 @@ impl Connection {
         wanted
     }
 
+    /// Notes a subflow that should come back though no list asks for it.
+    pub(super) fn miss(&mut self, gone: &Subflow) {
+        let pair = (addr::with_port(gone.from(), 0), gone.to());
+        let listed = self.sources().iter().any(|source| addr::covers(source, &gone.from()));
+        if !self.server && !listed && !self.missed.contains(&pair) {
+            if self.missed.len() >= MISSED_MAX {
+                self.missed.take_at(0);
+            }
+            self.missed.push(pair);
+        }
+    }
+
+    /// Whether a subflow or an announcement is of this address.
+    pub(super) fn uses(&self, addr: IpAddr) -> bool {
+        self.subflows.iter().any(|s| s.from().ip() == addr)
+            || self.announced.iter().any(|(announced, _)| announced.ip() == addr)
+    }
+
+    /// Whether this address may be wanted.
+    pub(super) fn names(&self, addr: IpAddr) -> bool {
+        self.entries.iter().any(|entry| entry.addr.ip() == addr)
+            || self.bound.is_some_and(|bound| bound.ip() == addr)
+            || self.missed.iter().any(|(local, _)| local.ip() == addr)
+    }
+
     /// Addresses the peer should be told of.
-    pub(super) fn to_announce(&self) -> Vec<SocketAddr> {
+    pub(super) fn to_announce(&self, host: &Host) -> Vec<SocketAddr> {
         let initial = self.initial.map(|(local, _)| local);
         self.entries
             .iter()
             .filter(|entry| entry.advertise && (self.server || !entry.subflow))
             .map(|entry| entry.addr)
+            .filter(|addr| host.usable(addr))
             .filter(|addr| !self.excluded.iter().any(|gone| addr::covers(gone, addr)))
             .filter(|addr| !initial.is_some_and(|initial| addr::covers(addr, &initial)))
             .filter(|addr| !self.announced.iter().any(|(known, _)| known == addr))
@@ -446,8 +492,9 @@ impl Connection {
     }
 
     /// A subflow that may stay and carries data.
-    pub(super) fn has_alternative(&self) -> bool {
-        self.live().any(|s| s.up() && !self.leaving(&s.local) && self.allows(&s.local))
+    pub(super) fn has_alternative(&self, host: &Host) -> bool {
+        self.live()
+            .any(|s| s.up() && !self.leaving(&s.local) && self.allows(&s.local) && host.usable(&s.from()))
     }
 
     /// A subflow that may stay and is on its way.

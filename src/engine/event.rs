@@ -4,7 +4,7 @@
 use super::connection::{Device, Entry};
 use super::saved::Saved;
 use crate::error::Result;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// Monotonic time since a moment of the owner's choice.
 pub type Time = std::time::Duration;
@@ -182,6 +182,17 @@ pub enum Event {
         tag: u64,
         /// The local address that routing chooses, `None` where there is none.
         local: Option<SocketAddr>,
+    },
+    /// A local address can't be used: its interface has no carrier or is down,
+    /// or it was removed.
+    Unusable {
+        /// Which.
+        addr: IpAddr,
+    },
+    /// A local address can be used (again).
+    Usable {
+        /// Which.
+        addr: IpAddr,
     },
     /// Makes a socket or connection known again as it was saved, with all that
     /// was asked of it, its ids and what was announced. Nothing is done about a

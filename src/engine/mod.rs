@@ -14,6 +14,7 @@ mod act;
 pub mod connection;
 mod event;
 mod few;
+mod host;
 pub mod ids;
 mod note;
 mod saved;
@@ -27,7 +28,8 @@ use crate::addr;
 use crate::error::Error;
 use act::Outstanding;
 use connection::{Addition, Removal};
-use note::{add, begin, credible, down, note, remove, same_pair, seen, snapshot};
+use host::Host;
+use note::{add, begin, credible, down, note, position, remove, seen, snapshot};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Subflows of one connection; the kernel sets no bound of its own.
@@ -49,6 +51,7 @@ struct Family {
 #[derive(Debug, Default)]
 pub struct Engine {
     connections: BTreeMap<Handle, Box<Connection>>,
+    host: Host,
     by_token: HashMap<u32, Handle>,
     by_key: HashMap<Key, Handle>,
     families: HashMap<u64, Family>,
@@ -78,6 +81,12 @@ impl Engine {
     /// sockets share their listener's.
     pub fn knows_cookie(&self, cookie: u64) -> bool {
         self.families.contains_key(&cookie)
+    }
+
+    /// Whether a subflow can use this local address now, by what
+    /// [`Event::Unusable`] and [`Event::Usable`] said.
+    pub fn usable(&self, addr: &SocketAddr) -> bool {
+        self.host.usable(addr)
     }
 
     /// How many known sockets are no connection: not connected, or listening.
@@ -185,14 +194,17 @@ impl Engine {
                 seen(c, &subflow, now);
             }),
             Event::NotBackup { token, local, remote } => self.with_token(token, now, |c| {
-                if let Some(known) = c.subflows.iter_mut().find(|known| same_pair(known, &local, &remote)) {
+                if let Some(known) = position(c, &local, &remote).and_then(|at| c.subflows.get_mut(at)) {
                     known.backup = false;
                 }
             }),
             Event::SubflowDown { token, local, remote } => {
+                let usable = self.host.usable(&local);
                 self.with_token(token, now, |c| {
                     c.heard += 1;
-                    down(c, &local, &remote, now);
+                    if let Some(gone) = down(c, &local, &remote, now).filter(|_| !usable) {
+                        c.miss(&gone);
+                    }
                 });
             }
             Event::Snapshot { token, key, server, initial, ready, subflows } => {
@@ -206,6 +218,24 @@ impl Engine {
             }
             Event::Done { tag, outcome } => self.done(tag, outcome, now),
             Event::Routed { tag, local } => self.routed(tag, local, now),
+            Event::Unusable { addr } => {
+                let addr = addr.to_canonical();
+                self.host.lose(addr);
+                self.with_all(now, |c| c.uses(addr), |_| {});
+            }
+            Event::Usable { addr } => {
+                let addr = addr.to_canonical();
+                self.host.regain(addr);
+                let concerns = |f: &connection::Failure| {
+                    let ip = f.local.ip();
+                    ip == addr || (ip.is_unspecified() && ip.is_ipv4() == addr.is_ipv4())
+                };
+                self.with_all(
+                    now,
+                    |c| c.names(addr) || c.failures.iter().any(concerns),
+                    |c| c.failures.retain(|f| !concerns(f)),
+                );
+            }
             Event::Restore(saved) => self.restore(*saved, now),
             Event::Tick => {
                 let later = self.timers.split_off(&(now, Handle(u64::MAX)));
@@ -333,6 +363,20 @@ impl Engine {
         if let Some(c) = self.connections.get_mut(&handle) {
             change(c);
             self.settle(handle, now);
+        }
+    }
+
+    /// The same for every connection that is concerned.
+    fn with_all(
+        &mut self,
+        now: Time,
+        concerned: impl Fn(&Connection) -> bool,
+        change: impl Fn(&mut Connection),
+    ) {
+        let open = self.connections.iter().filter(|(_, c)| c.phase == Phase::Open && concerned(c));
+        let handles: Vec<Handle> = open.map(|(handle, _)| *handle).collect();
+        for handle in handles {
+            self.with(handle, now, &change);
         }
     }
 

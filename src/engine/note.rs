@@ -27,6 +27,13 @@ pub(super) fn same_pair(subflow: &Subflow, local: &SocketAddr, remote: &SocketAd
         && (from.port() == local.port() || from.port() == 0)
 }
 
+/// The subflow that the kernel names so; else one whose port isn't known yet.
+pub(super) fn position(c: &Connection, local: &SocketAddr, remote: &SocketAddr) -> Option<usize> {
+    let exact = |s: &Subflow| s.local.port() == local.port() && same_pair(s, local, remote);
+    let exact = c.subflows.iter().position(exact);
+    exact.or_else(|| c.subflows.iter().position(|s| same_pair(s, local, remote)))
+}
+
 /// Appends without much room to spare: most connections have one or two.
 pub(super) fn note<T>(list: &mut Vec<T>, item: T) {
     if list.len() == list.capacity() {
@@ -87,7 +94,11 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
         c.ids.reserve(subflow.local_id, source, if subflow.initial { 0 } else { port });
     }
     let state = if subflow.up { State::Up(now) } else { State::Syn };
-    match c.subflows.iter_mut().find(|known| same_pair(known, &subflow.local, &subflow.remote)) {
+    if subflow.up && !c.missed.is_empty() {
+        let to = addr::canonical(subflow.remote);
+        c.missed.retain(|(local, remote)| !(addr::same_ip(local, &source) && addr::same(remote, &to)));
+    }
+    match position(c, &subflow.local, &subflow.remote).and_then(|at| c.subflows.get_mut(at)) {
         Some(known) => {
             (known.local, known.remote, known.local_id) = (subflow.local, subflow.remote, subflow.local_id);
             if !matches!(known.state, State::Up(_)) {
@@ -118,9 +129,18 @@ pub(super) fn credible(c: &Connection, addr: &SocketAddr) -> bool {
 }
 
 /// Notes the end of a subflow.
-pub(super) fn down(c: &mut Connection, local: &SocketAddr, remote: &SocketAddr, now: Time) {
-    let Some(at) = c.subflows.iter().position(|s| same_pair(s, local, remote)) else { return };
+pub(super) fn down(
+    c: &mut Connection,
+    local: &SocketAddr,
+    remote: &SocketAddr,
+    now: Time,
+) -> Option<Subflow> {
+    let at = position(c, local, remote)?;
     let subflow = c.subflows.remove(at);
+    if subflow.closing {
+        // As we asked for.
+        return None;
+    }
     let (from, to) = (subflow.from(), subflow.to());
     let source = c.sources_of(&from);
     if let State::Up(since) = subflow.state
@@ -129,6 +149,7 @@ pub(super) fn down(c: &mut Connection, local: &SocketAddr, remote: &SocketAddr, 
         c.failures.retain(|f| f.local != source || f.remote != to);
     }
     fail(c, source, to, now);
+    Some(subflow)
 }
 
 impl Connection {

@@ -41,6 +41,8 @@ pub struct Saved {
     pub last_id: u8,
     /// What the peer was told of, and under which id.
     pub announced: Vec<(SocketAddr, u8)>,
+    /// Subflows that should come back though no list asks for them.
+    pub missed: Vec<(SocketAddr, SocketAddr)>,
     /// The in-kernel path manager has it.
     pub foreign: bool,
     /// Nobody asked for anything: it gets what the in-kernel path manager
@@ -91,6 +93,7 @@ impl Saved {
             ids: c.ids.iter().collect(),
             last_id: c.ids.last(),
             announced: c.announced.to_vec(),
+            missed: c.missed.to_vec(),
             foreign: c.foreign,
             unclaimed: false,
         }
@@ -114,6 +117,7 @@ impl Saved {
             }
         }
         c.ids = Ids::from(self.ids, self.last_id);
+        c.missed = self.missed.into_iter().take(LIST_MAX).collect::<Vec<_>>().into();
         for (addr, id) in self.announced {
             if c.ids.get(&addr).is_some_and(|slot| slot.id == id) {
                 c.announced.push((addr, id));

@@ -4,6 +4,7 @@
 //! and goes. What must always hold is in [`World::invariants`], what must hold
 //! once the world has come to rest in [`World::at_rest`].
 
+mod addresses;
 mod saved;
 mod scale;
 

@@ -21,6 +21,7 @@ use std::io::Read;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const USERSPACE: &[u8] = b"userspace";
 /// Where the lock lives for everybody who may write there.
@@ -41,17 +42,51 @@ pub enum Fault {
     NoLock(Errno),
     /// Somebody keeps the lock.
     Locked,
+    /// The window was closed by its warden before it was done with.
+    Cut,
     /// The kernel refused the switch itself.
     Kernel(Errno),
+}
+
+/// Sees to it that no window stays open: what happens in one can wait for a
+/// socket's lock without end.
+pub trait Warden: std::fmt::Debug + Send + Sync {
+    /// A window is open; [`Undo::undo`] is to be called soon, unless it is
+    /// closed before.
+    fn opened(&self, undo: Undo);
+    /// It is to be closed; false: that was done.
+    fn closed(&self) -> bool;
+}
+
+/// Closes a window in the place of who opened it.
+#[derive(Debug)]
+pub struct Undo {
+    sysctl: Arc<File>,
+    lock: Arc<File>,
+    place: u64,
+    original: Value,
+}
+
+impl Undo {
+    /// Gives the namespace its value back, and the lock.
+    pub fn undo(self) {
+        let restored = self.sysctl.write_at(self.original.text(), 0).is_ok();
+        // Else the record stays: whoever takes the lock next repairs.
+        if restored {
+            let _ = self.lock.write_all_at(&[0; PLACE], self.place);
+        }
+        let _ = sockopt::lock_range(&*self.lock, self.place, PLACE as u64, false);
+    }
 }
 
 /// The sysctl of one network namespace, and the lock that guards it.
 #[derive(Debug)]
 pub struct Latch {
-    sysctl: File,
+    warden: Option<Arc<dyn Warden>>,
+    sysctl: Arc<File>,
     numeric: bool,
     writable: Result<(), Errno>,
-    lock: Option<File>,
+    lock: Option<Arc<File>>,
     sysctl_identity: Option<(u64, u64)>,
     lock_identity: Option<(u64, u64)>,
     /// Where the lock file has this namespace's place: its cookie is unique
@@ -82,8 +117,9 @@ impl Latch {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let place = namespace.saturating_mul(PLACE as u64);
         Ok(Self {
+            warden: None,
             sysctl_identity: identity(&sysctl),
-            sysctl,
+            sysctl: Arc::new(sysctl),
             numeric,
             writable,
             lock: None,
@@ -97,6 +133,11 @@ impl Latch {
     pub fn intact(&self) -> bool {
         identity(&self.sysctl) == self.sysctl_identity
             && self.lock.as_ref().is_none_or(|lock| identity(lock) == self.lock_identity)
+    }
+
+    /// From now on windows are watched.
+    pub fn watch(&mut self, warden: Arc<dyn Warden>) {
+        self.warden = Some(warden);
     }
 
     /// Whether the namespace as a whole is in userspace mode now.
@@ -199,14 +240,14 @@ impl Latch {
         if self.lock.is_none() {
             let lock = lock_file().map_err(Fault::NoLock)?;
             self.lock_identity = identity(&lock);
-            self.lock = Some(lock);
+            self.lock = Some(Arc::new(lock));
         }
         let lock = self.lock.as_ref().ok_or(Fault::NoLock(Errno(libc::ENOENT)))?;
         let deadline = process::milliseconds() + 3000;
         // Not a waiting lock: one who was stopped in the switch must not stop
         // everybody else for ever.
         loop {
-            match sockopt::lock_range(lock, self.place, PLACE as u64, true) {
+            match sockopt::lock_range(&**lock, self.place, PLACE as u64, true) {
                 Ok(()) => break,
                 Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR))
                     if process::milliseconds() < deadline =>
@@ -228,7 +269,7 @@ fn identity(file: &File) -> Option<(u64, u64)> {
 }
 
 /// A sysctl's text; never allocates.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Value {
     bytes: [u8; 32],
     len: usize,
@@ -243,12 +284,12 @@ impl Value {
 /// The lock, held.
 struct Locked<'a> {
     latch: &'a Latch,
-    lock: &'a File,
+    lock: &'a Arc<File>,
 }
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        let _ = sockopt::lock_range(self.lock, self.latch.place, PLACE as u64, false);
+        let _ = sockopt::lock_range(&**self.lock, self.latch.place, PLACE as u64, false);
     }
 }
 
@@ -324,11 +365,22 @@ impl<'a> Window<'a> {
             return Err(Fault::ReadOnly(errno));
         }
         window.open = true;
+        if let Some(warden) = &locked.latch.warden {
+            warden.opened(Undo {
+                sysctl: Arc::clone(&locked.latch.sysctl),
+                lock: Arc::clone(locked.lock),
+                place: locked.latch.place,
+                original,
+            });
+        }
         Ok(window)
     }
 
     fn restore(&mut self) -> Result<(), Fault> {
         if std::mem::take(&mut self.open) {
+            if self.locked.latch.warden.as_ref().is_some_and(|warden| !warden.closed()) {
+                return Err(Fault::Cut);
+            }
             // The record stays where this fails: the next one repairs.
             self.locked.latch.write(self.original.text()).map_err(Fault::ReadOnly)?;
             self.locked.record(None).map_err(Fault::NoLock)?;

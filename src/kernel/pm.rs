@@ -30,7 +30,8 @@ impl Family {
         family.ok_or_else(|| Errno(libc::ENOENT).into())
     }
 
-    fn parse(reply: &Received<'_>) -> Option<Self> {
+    /// Reads the answer to CTRL_CMD_GETFAMILY.
+    pub fn parse(reply: &Received<'_>) -> Option<Self> {
         let body = reply.payload.get(4..)?;
         let id = u16::from_ne_bytes(find(body, CTRL_ATTR_FAMILY_ID)?.try_into().ok()?);
         let group = attributes(find(body, CTRL_ATTR_MCAST_GROUPS).unwrap_or_default())
@@ -76,7 +77,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Reads the answer to GET_ADDR.
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub fn parse(payload: &[u8]) -> Option<Self> {
         let body = find(payload.get(4..)?, PM_ATTR_ADDR)?;
         let word = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u32::from_ne_bytes);
         let port = find(body, PM_ADDR_PORT).and_then(|v| v.try_into().ok()).map_or(0, u16::from_ne_bytes);
@@ -100,7 +101,7 @@ pub struct Limits {
 
 impl Limits {
     /// Reads the answer to GET_LIMITS.
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub fn parse(payload: &[u8]) -> Option<Self> {
         let body = payload.get(4..)?;
         let word = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u32::from_ne_bytes);
         Some(Self { subflows: word(PM_ATTR_SUBFLOWS)?, add_addr_accepted: word(PM_ATTR_RCV_ADD_ADDRS)? })
@@ -219,7 +220,7 @@ impl Commands {
     }
 
     /// Has the kernel end a connection that has no subflow left, with its own
-    /// timer: after net.mptcp.close_timeout (60 s) the application sees
+    /// timer: after net.mptcp.close_timeout (60 s; 6.7) the application sees
     /// POLLHUP, ENOTCONN on receiving and EPIPE on sending, as when subflows
     /// died by themselves. The kernel leaves such a connection as it is for
     /// good where this end was the one that closed the initial subflow in good
@@ -398,6 +399,21 @@ pub enum Event {
 }
 
 impl Event {
+    /// The connection that it is about, if it is about one.
+    pub fn token(&self) -> Option<u32> {
+        match *self {
+            Self::Created { token, .. }
+            | Self::Established { token }
+            | Self::Closed { token }
+            | Self::Announced { token, .. }
+            | Self::Withdrawn { token, .. }
+            | Self::SubflowUp { token, .. }
+            | Self::SubflowDown { token, .. }
+            | Self::Priority { token, .. } => Some(token),
+            Self::ListenerUp { .. } | Self::ListenerDown { .. } => None,
+        }
+    }
+
     /// Reads the body of an event; `None` for kinds that are not known and for
     /// those that lack what they need.
     pub fn parse(payload: &[u8]) -> Option<Self> {

@@ -77,8 +77,18 @@ pub struct Asked {
     pub prepared: Prepared,
     /// The engine was asked for the token that the socket has.
     pub adopted: bool,
+    /// What its user may do.
+    pub leave: Leave,
+}
+
+/// What the user of a call may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leave {
     /// What a list on a listener may do.
     pub servers: Servers,
+    /// Subflows may go to addresses that only the application calls the
+    /// peer's: else to those that the peer itself has shown.
+    pub peers: bool,
 }
 
 /// Whether a list on a listener may put the whole namespace in userspace mode,
@@ -271,7 +281,7 @@ fn serve(hands: &mut Hands, asked: &Asked) -> Result<Option<String>> {
     if hands.in_userspace_mode() {
         return Ok(None);
     }
-    match asked.servers {
+    match asked.leave.servers {
         Servers::Allowed => hands.hold_userspace_mode(),
         Servers::Forbidden => Err(Error::new(
             libc::EACCES,

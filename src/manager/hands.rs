@@ -12,7 +12,7 @@ use crate::addr;
 use crate::engine::{Action, Command, Event, Key, Outcome, Seen as SeenSubflow};
 use crate::error::{Errno, Error, Result};
 use crate::kernel::diag::{Diag, Record};
-use crate::kernel::latch::Latch;
+use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, route, sockopt, uapi};
@@ -230,7 +230,7 @@ impl Hands {
     /// Why sockets can't be switched here, if so.
     pub fn switchable(&self) -> Result<()> {
         match self.latch.writable() {
-            Err(errno) if !self.userspace_mode() => Err(fault(crate::kernel::latch::Fault::ReadOnly(errno))),
+            Err(errno) if !self.userspace_mode() => Err(fault(Fault::ReadOnly(errno))),
             _ => Ok(()),
         }
     }
@@ -512,8 +512,13 @@ impl Hands {
         if !as_made {
             let mut tries = 0;
             loop {
-                keeping(fd, |fd| self.latch.switch(fd).map_err(fault))?;
                 tries += 1;
+                match keeping(fd, |fd| self.latch.switch(fd)) {
+                    // A crowded machine: it may have been in time all the same.
+                    Err(Fault::Cut) if !(self.shows && shown()) && tries < TRIES_WHEN_CUT => continue,
+                    Err(Fault::Cut) if self.shows && shown() => break,
+                    other => other.map_err(fault)?,
+                }
                 // Somebody without our lock can undo the switch; a kernel that
                 // doesn't show it, or a namespace without limits, is believed.
                 if shown() {
@@ -523,7 +528,7 @@ impl Hands {
                 if !self.shows || !tells_limits() {
                     break;
                 }
-                if tries == 3 {
+                if tries >= 3 {
                     return Err(Error::new(
                         libc::EIO,
                         "another process changes net.mptcp.path_manager without the common lock: the socket is not \
@@ -537,12 +542,19 @@ impl Hands {
 
     /// Gives an unconnected socket back to the namespace's path manager.
     pub(super) fn release(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
-        keeping(fd, |fd| self.latch.release(fd).map_err(fault))
+        keeping(fd, |fd| self.latch.release(fd)).map_err(fault)
     }
 
     /// Makes a socket under the userspace path manager.
     pub fn socket(&mut self, domain: i32, kind: i32) -> Result<OwnedFd> {
-        self.latch.socket(domain, kind, libc::IPPROTO_MPTCP).map_err(fault)
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.latch.socket(domain, kind, libc::IPPROTO_MPTCP) {
+                Err(Fault::Cut) if tries < TRIES_WHEN_CUT => {}
+                other => return other.map_err(fault),
+            }
+        }
     }
 
     /// Whether the application has disconnected an unconnected socket, which
@@ -554,6 +566,9 @@ impl Hands {
         prepared.switched && (in_kernel() || (prepared.virgin && sockopt::first_id(fd) == Some(0)))
     }
 }
+
+/// A millisecond is long, unless the thread is kept from running.
+const TRIES_WHEN_CUT: u32 = 50;
 
 /// Whether MPTCP_INFO of a fresh socket tells the in-kernel limits: then a
 /// switched one can show that it is, by saying 0 (not on 6.1).
@@ -574,7 +589,10 @@ fn shows_since_long() -> bool {
 
 /// Runs `act`, which disconnects the socket, and gives it back the options
 /// that this loses: TCP_CONGESTION and TCP_MAXSEG.
-fn keeping(fd: BorrowedFd<'_>, act: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+fn keeping<E>(
+    fd: BorrowedFd<'_>,
+    act: impl FnOnce(BorrowedFd<'_>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let mut congestion = [0u8; 16];
     let len = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut congestion);
     let maxseg = sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG);

@@ -9,12 +9,12 @@
 mod call;
 mod hands;
 
-pub use call::{Answer, Call, Facts, Servers, bound_by_application};
+pub use call::{Answer, Call, Facts, Leave, Servers, bound_by_application};
 pub use hands::{CallId, Found, Hands, Job, Lane, Work};
 
 use crate::addr;
 use crate::engine::{
-    Action, Engine, Entry, Event, Key, Notice, Outcome, Phase, Request, RequestId, Seen, Time,
+    Action, Engine, Entry, Event, Key, Notice, Outcome, Phase, Request, RequestId, Saved, Seen, Time,
 };
 use crate::error::{Errno, Error, Result};
 use crate::kernel::diag::Diag;
@@ -76,7 +76,7 @@ struct JoinListener {
 struct Calling {
     key: Key,
     call: Call,
-    servers: Servers,
+    leave: Leave,
     adopted: bool,
     /// The list to go back to, once the engine has been asked; what is left to
     /// do to a socket that is not connected.
@@ -94,6 +94,11 @@ enum Todo {
     Settle(CallId),
 }
 
+/// Between two surveys: what changes during one takes another.
+const SURVEY_PAUSE: Time = Time::from_millis(20);
+/// Between two looks whether listening sockets of our own are still of use.
+const JOINS_PAUSE: Time = Time::from_secs(1);
+
 /// The path manager of one network namespace.
 #[derive(Debug)]
 pub struct Manager {
@@ -106,7 +111,7 @@ pub struct Manager {
     engine: Engine,
     prepared: HashMap<Key, Prepared>,
     joins: Vec<JoinListener>,
-    joins_checked: u64,
+    joins_checked: Time,
     calls: HashMap<CallId, Calling>,
     asking: HashMap<RequestId, CallId>,
     outcomes: VecDeque<(CallId, Result<Answer>)>,
@@ -120,6 +125,10 @@ pub struct Manager {
     /// Events were lost and not all has been looked at since.
     unsure: bool,
     surveying: bool,
+    /// Not again before.
+    survey_at: Time,
+    /// Connections that something was heard of since the survey began.
+    touched: HashSet<u32>,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
 }
@@ -160,7 +169,7 @@ impl Manager {
             engine: Engine::default(),
             prepared: HashMap::new(),
             joins: Vec::new(),
-            joins_checked: 0,
+            joins_checked: Time::ZERO,
             calls: HashMap::new(),
             asking: HashMap::new(),
             outcomes: VecDeque::new(),
@@ -171,6 +180,8 @@ impl Manager {
             sweep_at: 64,
             unsure: false,
             surveying: false,
+            survey_at: Time::ZERO,
+            touched: HashSet::new(),
             held: None,
         })
     }
@@ -189,6 +200,11 @@ impl Manager {
     /// mode, if that is so.
     pub fn held(&self) -> Option<&str> {
         self.held.as_deref()
+    }
+
+    /// The same, known from before a restart.
+    pub fn set_held(&mut self, original: Option<String>) {
+        self.held = original;
     }
 
     /// Whether all its descriptors are still the ones it opened: a program may
@@ -231,7 +247,9 @@ impl Manager {
 
     /// When to step again if nothing is heard before.
     pub fn next_timeout(&self) -> Option<Time> {
-        self.engine.next_timeout()
+        let survey = (self.unsure && !self.surveying).then_some(self.survey_at);
+        let joins = (!self.joins.is_empty()).then_some(self.joins_checked.saturating_add(JOINS_PAUSE));
+        [survey, joins, self.engine.next_timeout()].into_iter().flatten().min()
     }
 
     /// Reads what happened and decides.
@@ -243,12 +261,20 @@ impl Manager {
             listeners_changed |=
                 matches!(event, pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. });
             self.translate(event);
+            if self.surveying
+                && let Some(token) = event.token().filter(|token| self.engine.by_token(*token).is_some())
+            {
+                self.touched.insert(token);
+            }
         }
         if overrun {
             self.unsure = true;
         }
-        if self.unsure && !self.surveying {
+        let now = Self::now();
+        if self.unsure && !self.surveying && self.survey_at <= now {
             (self.unsure, self.surveying) = (false, true);
+            self.survey_at = now.saturating_add(SURVEY_PAUSE);
+            self.touched.clear();
             self.submit(Lane::Namespace, Todo::Work(Work::Survey));
         }
         self.engine.handle(Event::Tick, Self::now());
@@ -325,12 +351,12 @@ impl Manager {
 
     /// The socket behind a new token, if it can be one of ours.
     fn awaited(&mut self, token: u32) -> Option<Key> {
-        if !self.engine.connections().any(|c| c.phase == Phase::Prepared) {
+        if self.engine.waiting() == 0 {
             return None;
         }
         let record = self.diag.connection(token).ok()??;
         let key = Key { cookie: record.cookie, inode: record.inode };
-        self.engine.connections().any(|c| c.key.cookie == key.cookie).then_some(key)
+        self.engine.knows_cookie(key.cookie).then_some(key)
     }
 
     fn submit(&mut self, lane: Lane, todo: Todo) {
@@ -395,7 +421,7 @@ impl Manager {
             known: self.engine.by_key(&calling.key).cloned(),
             prepared: self.prepared(&calling.key),
             adopted: calling.adopted,
-            servers: calling.servers,
+            leave: calling.leave,
         }))
     }
 
@@ -443,10 +469,10 @@ impl Manager {
     }
 
     /// Begins a call on a socket; its end is told by [`Manager::outcome`].
-    pub fn call(&mut self, key: Key, call: Call, servers: Servers) -> CallId {
+    pub fn call(&mut self, key: Key, call: Call, leave: Leave) -> CallId {
         self.numbers += 1;
         let id = self.numbers;
-        self.calls.insert(id, Calling { key, call, servers, adopted: false, before: None, failure: None });
+        self.calls.insert(id, Calling { key, call, leave, adopted: false, before: None, failure: None });
         self.submit(Lane::Socket(key), Todo::Prepare(id));
         id
     }
@@ -480,7 +506,7 @@ impl Manager {
     /// Goes on with a call whose socket has been looked at.
     fn sighted(&mut self, id: CallId, sight: Sight) {
         let Some(calling) = self.calls.get(&id) else { return };
-        let (key, call) = (calling.key, calling.call.clone());
+        let (key, call, leave) = (calling.key, calling.call.clone(), calling.leave);
         if sight.lost {
             self.forget(key);
         }
@@ -508,8 +534,10 @@ impl Manager {
                 let start = match sight.switched {
                     None => Start::AsIs,
                     Some(_) => {
-                        let addrs = peers.into_iter().skip(1).collect();
-                        self.tell(Event::PeerAddresses { key, addrs });
+                        if leave.peers {
+                            let addrs = peers.into_iter().skip(1).collect();
+                            self.tell(Event::PeerAddresses { key, addrs });
+                        }
                         self.start(&key, sight.host)
                     }
                 };
@@ -602,9 +630,13 @@ impl Manager {
             .filter_map(|c| {
                 let (token, initial) = (c.token?, c.initial?);
                 let pairs = pairs(c.key.inode);
-                Some(Look { token, key: c.key, server: c.server, initial, pairs, heard: 0 })
+                Some(Look { token, key: c.key, server: c.server, initial, pairs, heard: c.heard })
             })
+            .filter(|look| !self.touched.contains(&look.token))
             .collect();
+        // Those of which something was heard meanwhile: the survey may be older.
+        self.unsure |= !self.touched.is_empty();
+
         for look in looks {
             self.submit(Lane::Connection(look.token), Todo::Work(Work::Look(look)));
         }
@@ -626,27 +658,44 @@ impl Manager {
     }
 
     fn identified(&mut self, event: Event, pairs: Vec<Listed>) {
-        let Event::Created { token, key, server, .. } = event else { return };
+        let Event::Created { token, server, .. } = event else { return };
         if self.engine.by_token(token).is_some() {
             return;
         }
         self.tell(event);
         if let Some((key, initial)) = self.engine.by_token(token).and_then(|c| Some((c.key, c.initial?))) {
-            let look = Look { token, key, server, initial, pairs, heard: 0 };
+            let heard = self.engine.by_token(token).map_or(0, |c| c.heard);
+            let look = Look { token, key, server, initial, pairs, heard };
             self.submit(Lane::Connection(token), Todo::Work(Work::Look(look)));
         }
-        let _ = key;
     }
 
     /// Takes a look at a connection, unless something was heard of it since.
     fn looked(&mut self, event: Event, look: Look) {
-        let _ = look;
-        self.tell(event);
+        match self.engine.by_token(look.token) {
+            Some(c) if c.heard != look.heard => self.unsure = true,
+            Some(_) => self.tell(event),
+            None => {}
+        }
+    }
+
+    /// What lasts of a socket or connection.
+    pub fn save(&self, key: &Key) -> Option<(Saved, Prepared)> {
+        Some((self.engine.save(key)?, self.prepared(key)))
+    }
+
+    /// Makes known what was so before a restart. All of it is looked at anew.
+    pub fn restore(&mut self, saved: Saved, prepared: Prepared) {
+        if prepared != Prepared::default() {
+            self.prepared.insert(saved.key, prepared);
+        }
+        self.tell(Event::Restore(Box::new(saved)));
+        self.unsure = true;
     }
 
     /// A local address can be used, or can't.
     pub fn address(&mut self, addr: std::net::IpAddr, usable: bool) {
-        let _ = (addr, usable);
+        self.tell(if usable { Event::Usable { addr } } else { Event::Unusable { addr } });
         self.run();
     }
 
@@ -719,8 +768,9 @@ impl Manager {
                 let _ = sockopt::set(stranger.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &reset);
             }
         }
-        let now = process::milliseconds();
-        if self.joins.is_empty() || !(listeners_changed || now.saturating_sub(self.joins_checked) > 1000) {
+        let now = Self::now();
+        let due = now.saturating_sub(self.joins_checked) >= JOINS_PAUSE;
+        if self.joins.is_empty() || !(listeners_changed || due) {
             return;
         }
         self.joins_checked = now;
@@ -735,8 +785,7 @@ impl Manager {
     /// Forgets unconnected sockets that are closed, which no event tells of:
     /// `open` gives the inodes of those that are not.
     pub fn sweep(&mut self, open: impl FnOnce() -> Option<HashSet<u64>>) {
-        let waiting = |engine: &Engine| engine.connections().filter(|c| c.phase == Phase::Prepared).count();
-        if waiting(&self.engine).max(self.prepared.len()) < self.sweep_at {
+        if self.engine.waiting().max(self.prepared.len()) < self.sweep_at {
             return;
         }
         let Some(open) = open() else {
@@ -754,7 +803,7 @@ impl Manager {
         }
         let engine = &self.engine;
         self.prepared.retain(|key, _| open.contains(&key.inode) || engine.by_key(key).is_some());
-        self.sweep_at = 64 + 2 * waiting(&self.engine).max(self.prepared.len());
+        self.sweep_at = 64 + 2 * self.engine.waiting().max(self.prepared.len());
     }
 }
 
@@ -820,6 +869,7 @@ fn fault(fault: Fault) -> Error {
             libc::EIO,
             "another process holds the path-manager switch of this network namespace for over three seconds",
         ),
+        Fault::Cut => Error::new(libc::EIO, "the switch of the path manager was interrupted again and again"),
         Fault::Kernel(Errno(libc::EISCONN)) => Error::new(
             libc::EOPNOTSUPP,
             "another thread connected the socket meanwhile, before it could be put under path control",

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What holds for every connection of the network namespace.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// So many addresses are remembered as unusable, the latest ones: a host that
+/// changes its addresses for ever must not fill memory, and trying one in vain
+/// costs little.
+const UNUSABLE_MAX: usize = 1024;
+
+#[derive(Debug, Default)]
+pub struct Host {
+    /// Addresses that can't be used now, and since which count.
+    unusable: HashMap<IpAddr, u64>,
+    count: u64,
+}
+
+impl Host {
+    /// Whether a subflow can use this local address now.
+    pub fn usable(&self, local: &SocketAddr) -> bool {
+        self.unusable.is_empty() || !self.unusable.contains_key(&local.ip().to_canonical())
+    }
+
+    /// Notes that an address can't be used.
+    pub fn lose(&mut self, addr: IpAddr) {
+        self.count += 1;
+        self.unusable.insert(addr.to_canonical(), self.count);
+        if self.unusable.len() > UNUSABLE_MAX
+            && let Some(oldest) = self.unusable.iter().min_by_key(|(_, since)| **since).map(|(addr, _)| *addr)
+        {
+            self.unusable.remove(&oldest);
+        }
+    }
+
+    /// Notes that it can.
+    pub fn regain(&mut self, addr: IpAddr) {
+        self.unusable.remove(&addr.to_canonical());
+    }
+}
