@@ -7,6 +7,7 @@
 mod addresses;
 mod dead;
 mod ending;
+mod endpoints;
 mod saved;
 mod scale;
 

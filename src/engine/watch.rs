@@ -133,7 +133,7 @@ impl Engine {
 impl super::Connection {
     /// Whether there is a choice between subflows, or may soon be.
     fn watchable(&self, host: &super::host::Host) -> bool {
-        if self.phase != Phase::Open || self.ready == Ready::No {
+        if self.phase != Phase::Open || self.ready == Ready::No || self.is_unclaimed() {
             return false;
         }
         match self.subflows.iter().filter(|s| s.up()).count() {
