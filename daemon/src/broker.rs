@@ -8,6 +8,7 @@ use crate::journal::{Item, Journal, Owner, Past};
 use crate::links::Links;
 use crate::log::log;
 use crate::policy::Policy;
+use crate::turns::Turns;
 use crate::warden::Timer;
 use mptcpapi::engine::{Key, Phase};
 use mptcpapi::kernel::{sockopt, unix};
@@ -19,7 +20,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,10 +125,12 @@ pub struct Broker {
     orphans: HashMap<Key, (i32, Time)>,
     calls: HashMap<CallId, Pending>,
     deadlines: BTreeSet<(Time, CallId)>,
-    ready: VecDeque<Task>,
+    /// Clients that have said something.
+    calling: Turns<ClientId>,
+    tasks: Turns<Task>,
     /// What is to be closed, when nothing better is to be done.
-    rubbish: VecDeque<Task>,
-    held: HashMap<u32, VecDeque<Task>>,
+    rubbish: Turns<Task>,
+    taken: u64,
     /// When the leader looks again by itself.
     until: Option<Time>,
     swept: Time,
@@ -144,6 +147,8 @@ const LINKS: u64 = 4;
 const WARDEN: u64 = 5;
 /// Accepted at a time.
 const ACCEPT: usize = 64;
+/// Messages read at a time.
+const HEED: usize = 64;
 
 impl Broker {
     /// A broker on these; all is watched from now on.
@@ -186,9 +191,10 @@ impl Broker {
             orphans: HashMap::new(),
             calls: HashMap::new(),
             deadlines: BTreeSet::new(),
-            ready: VecDeque::new(),
-            rubbish: VecDeque::new(),
-            held: HashMap::new(),
+            calling: Turns::default(),
+            tasks: Turns::default(),
+            rubbish: Turns::default(),
+            taken: 0,
             until: None,
             swept: Manager::now(),
         };
@@ -295,6 +301,10 @@ impl Broker {
     /// How long the leader may wait.
     pub fn timeout(&mut self) -> Option<Time> {
         let now = Manager::now();
+        if !self.calling.is_empty() {
+            self.until = Some(now);
+            return Some(Time::ZERO);
+        }
         let busy = self.has_tasks().then_some(now + Time::from_millis(4));
         self.until = [self.due(), busy].into_iter().flatten().min();
         self.until.map(|until| until.saturating_sub(now))
@@ -303,36 +313,26 @@ impl Broker {
     /// The next task that may begin.
     pub fn next_task(&mut self) -> Option<Task> {
         self.fill();
-        self.ready.pop_front()
+        let room = |user| self.crew.has_room(user);
+        self.taken += 1;
+        // Now and then what is to be closed, whatever else there is to do.
+        if self.taken % 16 == 0
+            && let Some(task) = self.rubbish.pop(room)
+        {
+            return Some(task);
+        }
+        self.tasks.pop(room).or_else(|| self.rubbish.pop(room))
     }
 
     /// Whether there is one.
     pub fn has_tasks(&mut self) -> bool {
         self.fill();
-        !self.ready.is_empty()
+        let room = |user| self.crew.has_room(user);
+        self.tasks.any(room) || self.rubbish.any(room)
     }
 
-    /// Gets one task ready, if there is one whose user has room.
+    /// Takes the manager's jobs.
     fn fill(&mut self) {
-        if let Some(task) = self.ready.pop_front() {
-            if self.crew.has_room(task.user()) {
-                self.ready.push_front(task);
-                return;
-            }
-            self.held.entry(task.user()).or_default().push_back(task);
-        }
-        let roomy = self.held.keys().find(|user| self.crew.has_room(**user)).copied();
-        if let Some(user) = roomy {
-            if let Some(held) = self.held.get_mut(&user) {
-                self.ready.extend(held.pop_front());
-                if held.is_empty() {
-                    self.held.remove(&user);
-                }
-            }
-            if !self.ready.is_empty() {
-                return;
-            }
-        }
         while let Some(job) = self.manager.poll_job(true) {
             let pending = job.call.and_then(|id| self.calls.get(&id));
             let fd = pending.map(|pending| Arc::clone(&pending.fd));
@@ -344,20 +344,13 @@ impl Broker {
                 }
                 (None, Lane::Namespace) => NOBODY,
             };
-            let task = Task::Job { job, fd, user };
-            if self.crew.has_room(user) {
-                self.ready.push_back(task);
-                return;
-            }
-            self.held.entry(user).or_default().push_back(task);
+            self.tasks.push(user, Task::Job { job, fd, user });
         }
-        while let Some(task) = self.rubbish.pop_front() {
-            if self.crew.has_room(task.user()) {
-                self.ready.push_back(task);
-                return;
-            }
-            self.held.entry(task.user()).or_default().push_back(task);
-        }
+    }
+
+    /// Has descriptors closed that came from outside.
+    fn scrap(&mut self, user: u32, fds: Vec<OwnedFd>) {
+        self.rubbish.push(user, Task::Close(user, fds));
     }
 
     fn owner(&self, cookie: u64) -> u32 {
@@ -376,8 +369,16 @@ impl Broker {
                     self.cut += u64::from(self.warden.ended());
                 }
                 LINKS => self.links.read(&mut self.manager),
-                client => self.heed(client),
+                client => {
+                    if let Some(uid) = self.clients.get(&client).map(|client| client.uid) {
+                        self.calling.push(uid, client);
+                    }
+                }
             }
+        }
+        for _ in 0..HEED {
+            let Some(client) = self.calling.pop(|_| true) else { break };
+            self.heed(client);
         }
         self.manager.step();
         for (user, fd) in self.finish_calls() {
@@ -442,13 +443,13 @@ impl Broker {
                 say(&fd, 0, &Told::Refused { errno, words: words.into() });
                 // It has sent nothing that was received: closing can wait for
                 // what is in its queue.
-                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
+                self.scrap(who.uid, vec![fd]);
                 continue;
             }
             self.numbers += 1;
             let id = self.numbers;
             if self.epoll.add(&fd, EpollEvent::new(listen_once(), id)).is_err() {
-                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
+                self.scrap(who.uid, vec![fd]);
                 continue;
             }
             user.clients += 1;
@@ -486,7 +487,7 @@ impl Broker {
                 };
                 if let Some((error, fd)) = refused {
                     self.answer(id, tag, &Told::from(Err(error)));
-                    self.rubbish.push_back(Task::Close(uid, vec![fd]));
+                    self.scrap(uid, vec![fd]);
                 }
             }
             _ => {
@@ -500,7 +501,7 @@ impl Broker {
                     say(&client.fd, 0, &Told::Refused { errno, words: words.into() });
                 }
                 if !fds.is_empty() {
-                    self.rubbish.push_back(Task::Close(uid, fds));
+                    self.scrap(uid, fds);
                 }
                 self.dismiss(id);
             }
@@ -573,7 +574,7 @@ impl Broker {
         let Some(call) = call else {
             self.flush();
             self.answer(id, tag, &Told::Done);
-            self.rubbish.push_back(Task::Close(uid, vec![fd]));
+            self.scrap(uid, vec![fd]);
             return None;
         };
         let registers = !matches!(call, Call::Control | Call::Facts);
@@ -727,7 +728,7 @@ impl Broker {
     /// Has a descriptor closed, unless a thread has it still, which then does.
     fn discard(&mut self, user: u32, fd: Arc<OwnedFd>) {
         if let Ok(fd) = Arc::try_unwrap(fd) {
-            self.rubbish.push_back(Task::Close(user, vec![fd]));
+            self.scrap(user, vec![fd]);
         }
     }
 
@@ -758,7 +759,7 @@ impl Broker {
                 self.orphans.insert(key, (client.pid, now));
             }
         }
-        self.rubbish.push_back(Task::Close(client.uid, vec![client.fd]));
+        self.scrap(client.uid, vec![client.fd]);
     }
 
     /// Sees to what the engine has changed.

@@ -21,8 +21,8 @@ use std::time::Duration;
 const CREW: usize = 4;
 /// Threads in all.
 const CREW_MAX: usize = 256;
-/// Events taken at a time.
-const BATCH: usize = 256;
+/// Events taken at a time: all, as a rule, so that each user has its turn.
+const BATCH: usize = 4096;
 const STACK: usize = 256 << 10;
 
 /// What the threads share.
@@ -81,6 +81,7 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
         broker.crew.threads += 1;
     }
     let number = broker.crew.number();
+    let mut events = vec![EpollEvent::empty(); BATCH];
     loop {
         if broker.crew.done {
             ship.work.notify_all();
@@ -104,7 +105,6 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
             broker.crew.led = true;
             let wait = broker.timeout();
             drop(broker);
-            let mut events = [EpollEvent::empty(); BATCH];
             let count = ship.epoll.wait(&mut events, millis(wait)).unwrap_or(0);
             broker = ship.lock();
             broker.turn(events.get(..count).unwrap_or_default());
