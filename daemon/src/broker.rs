@@ -18,6 +18,7 @@ use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -75,6 +76,8 @@ struct Pending {
 struct User {
     clients: u32,
     sockets: u32,
+    /// Descriptors of it that wait to be closed.
+    scrap: usize,
     /// Requests left, and when that was.
     tokens: f64,
     counted: Time,
@@ -131,6 +134,14 @@ pub struct Broker {
     /// What is to be closed, when nothing better is to be done.
     rubbish: Turns<Task>,
     taken: u64,
+    /// Descriptors that this process may have.
+    room: usize,
+    /// Those among them that wait to be closed.
+    scrap: usize,
+    /// Nobody is accepted before.
+    admit_at: Option<Time>,
+    /// When it was last told that there is no room.
+    complained: Option<Time>,
     /// When the leader looks again by itself.
     until: Option<Time>,
     swept: Time,
@@ -149,6 +160,10 @@ const WARDEN: u64 = 5;
 const ACCEPT: usize = 64;
 /// Messages read at a time.
 const HEED: usize = 64;
+/// Descriptors of a user that may wait to be closed.
+const SCRAP: usize = 256;
+/// How long nobody is accepted where there is no room.
+const PAUSE: Time = Time::from_millis(100);
 
 impl Broker {
     /// A broker on these; all is watched from now on.
@@ -195,6 +210,10 @@ impl Broker {
             tasks: Turns::default(),
             rubbish: Turns::default(),
             taken: 0,
+            room: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft as usize),
+            scrap: 0,
+            admit_at: None,
+            complained: None,
             until: None,
             swept: Manager::now(),
         };
@@ -293,18 +312,18 @@ impl Broker {
     }
 
     fn due(&self) -> Option<Time> {
+        if self.has_callers() {
+            return Some(Time::ZERO);
+        }
         let call = self.deadlines.first().map(|(at, _)| *at);
         let sweep = (!self.owners.is_empty() || !self.orphans.is_empty()).then_some(self.swept + SWEEP);
-        [call, sweep, self.manager.next_timeout(), self.crew.next_look()].into_iter().flatten().min()
+        let engine = self.manager.next_timeout();
+        [call, sweep, engine, self.crew.next_look(), self.admit_at].into_iter().flatten().min()
     }
 
     /// How long the leader may wait.
     pub fn timeout(&mut self) -> Option<Time> {
         let now = Manager::now();
-        if !self.calling.is_empty() {
-            self.until = Some(now);
-            return Some(Time::ZERO);
-        }
         let busy = self.has_tasks().then_some(now + Time::from_millis(4));
         self.until = [self.due(), busy].into_iter().flatten().min();
         self.until.map(|until| until.saturating_sub(now))
@@ -350,7 +369,34 @@ impl Broker {
 
     /// Has descriptors closed that came from outside.
     fn scrap(&mut self, user: u32, fds: Vec<OwnedFd>) {
+        self.scrap += fds.len();
+        self.users.entry(user).or_default().scrap += fds.len();
         self.rubbish.push(user, Task::Close(user, fds));
+    }
+
+    /// They are closed.
+    pub fn scrapped(&mut self, user: u32, count: usize) {
+        self.scrap = self.scrap.saturating_sub(count);
+        if let Some(user) = self.users.get_mut(&user) {
+            user.scrap = user.scrap.saturating_sub(count);
+        }
+    }
+
+    /// The next client to be heard. One of a user whose descriptors can't be
+    /// closed has to wait for that: each message can bring many more.
+    fn next_caller(&mut self) -> Option<ClientId> {
+        let (users, full) = (&self.users, self.is_full());
+        self.calling.pop(|user| !full && users.get(&user).is_none_or(|user| user.scrap < SCRAP))
+    }
+
+    fn has_callers(&self) -> bool {
+        !self.is_full()
+            && self.calling.any(|user| self.users.get(&user).is_none_or(|user| user.scrap < SCRAP))
+    }
+
+    /// Descriptors of sockets take a quarter of all that there may be.
+    fn is_full(&self) -> bool {
+        self.calls.len() + self.scrap >= self.room / 4
     }
 
     fn owner(&self, cookie: u64) -> u32 {
@@ -377,7 +423,7 @@ impl Broker {
             }
         }
         for _ in 0..HEED {
-            let Some(client) = self.calling.pop(|_| true) else { break };
+            let Some(client) = self.next_caller() else { break };
             self.heed(client);
         }
         self.manager.step();
@@ -385,6 +431,11 @@ impl Broker {
             self.discard(user, fd);
         }
         let now = Manager::now();
+        if self.admit_at.is_some_and(|at| at <= now) {
+            self.admit_at = None;
+            let mut event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+            let _ = self.epoll.modify(&self.listener, &mut event);
+        }
         self.expire(now);
         for user in self.crew.look(now) {
             log!(Warning, "user {user} holds a worker up: a socket does not let go of its lock");
@@ -421,15 +472,28 @@ impl Broker {
         }
     }
 
+    /// Leaves those who connect where they are for a while.
+    fn admit_nobody(&mut self, why: &str) {
+        let now = Manager::now();
+        let mut nothing = EpollEvent::new(EpollFlags::empty(), LISTENER);
+        if self.epoll.modify(&self.listener, &mut nothing).is_ok() {
+            self.admit_at = Some(now + PAUSE);
+        }
+        if self.complained.is_none_or(|at| now.saturating_sub(at) >= Time::from_secs(60)) {
+            self.complained = Some(now);
+            log!(Warning, "no client can be accepted: {why}");
+        }
+    }
+
     fn admit(&mut self) {
         for _ in 0..ACCEPT {
+            if self.clients.len() >= self.room / 2 || self.is_full() {
+                return self.admit_nobody("this process has as many clients as it can");
+            }
             let fd = match unix::accept(self.listener.as_fd()) {
                 Ok(fd) => fd,
                 Err(Errno(libc::EAGAIN)) => return,
-                Err(errno) => {
-                    log!(Warning, "accepting a client: {errno}");
-                    return;
-                }
+                Err(errno) => return self.admit_nobody(&errno.to_string()),
             };
             let Ok(who) = unix::credentials(fd.as_fd()) else { continue };
             let rights = self.policy.rights(who.uid);
@@ -441,9 +505,10 @@ impl Broker {
                     (libc::EACCES, "the broker's policy lets this user do nothing")
                 };
                 say(&fd, 0, &Told::Refused { errno, words: words.into() });
-                // It has sent nothing that was received: closing can wait for
-                // what is in its queue.
-                self.scrap(who.uid, vec![fd]);
+                // Closing it can wait for what is in its queue.
+                if !unix::drain(fd.as_fd()) {
+                    self.scrap(who.uid, vec![fd]);
+                }
                 continue;
             }
             self.numbers += 1;
@@ -823,7 +888,10 @@ impl Broker {
             client.waiting.retain(|key| !open(key) && manager.engine().knows_cookie(key.cookie));
         }
         self.users.retain(|_, user| {
-            user.clients > 0 || user.sockets > 0 || now.saturating_sub(user.counted) < Time::from_secs(10)
+            user.clients > 0
+                || user.sockets > 0
+                || user.scrap > 0
+                || now.saturating_sub(user.counted) < Time::from_secs(10)
         });
     }
 }

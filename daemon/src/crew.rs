@@ -133,9 +133,12 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
 /// Does a task without the broker's lock, and reports.
 fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, Broker> {
     match task {
-        Task::Close(_, fds) => {
+        Task::Close(user, fds) => {
+            let count = fds.len();
             drop(fds);
-            ship.lock()
+            let mut broker = ship.lock();
+            broker.scrapped(user, count);
+            broker
         }
         Task::Job { job, fd, .. } => {
             use std::os::fd::AsFd;
