@@ -34,8 +34,8 @@ daemon: $(BUILD)/mptcpapid
 
 $(BUILD)/mptcpapid: $(RUST) daemon/Cargo.toml $(shell find daemon/src -name '*.rs')
 	@mkdir -p $(BUILD)
-	$(CARGO) build --release -p mptcpapid
-	cp target/release/mptcpapid $@
+	$(CARGO) build --profile daemon -p mptcpapid
+	cp target/daemon/mptcpapid $@
 
 # One static library first; both installed files are made from it.
 $(BUILD)/rust/libmptcpapi.a: $(RUST)

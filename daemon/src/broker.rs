@@ -318,14 +318,13 @@ impl Broker {
         let call = self.deadlines.first().map(|(at, _)| *at);
         let sweep = (!self.owners.is_empty() || !self.orphans.is_empty()).then_some(self.swept + SWEEP);
         let engine = self.manager.next_timeout();
-        [call, sweep, engine, self.crew.next_look(), self.admit_at].into_iter().flatten().min()
+        [call, sweep, engine, self.admit_at].into_iter().flatten().min()
     }
 
     /// How long the leader may wait.
     pub fn timeout(&mut self) -> Option<Time> {
         let now = Manager::now();
-        let busy = self.has_tasks().then_some(now + Time::from_millis(4));
-        self.until = [self.due(), busy].into_iter().flatten().min();
+        self.until = self.due();
         self.until.map(|until| until.saturating_sub(now))
     }
 
@@ -437,9 +436,6 @@ impl Broker {
             let _ = self.epoll.modify(&self.listener, &mut event);
         }
         self.expire(now);
-        for user in self.crew.look(now) {
-            log!(Warning, "user {user} holds a worker up: a socket does not let go of its lock");
-        }
         if now.saturating_sub(self.swept) >= SWEEP {
             self.swept = now;
             self.sweep(now);
@@ -652,7 +648,11 @@ impl Broker {
         };
         let rights = self.policy.rights(uid);
         let servers = if rights.servers { Servers::Allowed } else { Servers::Forbidden };
-        let leave = Leave { servers, peers: rights.peers };
+        let local = match &call {
+            Call::Add(entries) => entries.iter().all(|entry| self.links.has(entry.addr.ip())),
+            _ => false,
+        };
+        let leave = Leave { servers, peers: rights.peers, local };
         let deadline = Manager::now() + PATIENCE + patience;
         let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));

@@ -9,9 +9,9 @@
 use super::call::{Asked, Seen, Settled, Switched};
 use super::{Prepared, fault, no_privilege, refused, scoped};
 use crate::addr;
-use crate::engine::{Action, Command, Event, Key, Outcome, Seen as SeenSubflow};
+use crate::engine::{Action, Command, Event, Facts, Key, Outcome, Seen as SeenSubflow, Time};
 use crate::error::{Errno, Error, Result};
-use crate::kernel::diag::{Diag, Record};
+use crate::kernel::diag::{Diag, Record, TcpFacts};
 use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
@@ -53,8 +53,8 @@ pub enum Work {
     Command {
         /// Which.
         command: Command,
-        /// Inode of the connection, where the pair is the initial one.
-        initial_of: Option<u64>,
+        /// The connection's initial pair, where that matters, and its inode.
+        initial: Option<(SocketAddr, SocketAddr, u64)>,
     },
     /// List every socket of the namespace.
     Survey,
@@ -214,11 +214,8 @@ impl Hands {
 
     /// The same, after a look whether that is what a killed process left.
     pub fn in_userspace_mode(&mut self) -> bool {
-        if self.userspace_mode() {
-            // Without a lock file there is no record either.
-            let _ = self.latch.repair();
-        }
-        self.userspace_mode()
+        // Without a lock file there is no record either.
+        self.userspace_mode() && (self.latch.repair().is_err() || self.userspace_mode())
     }
 
     /// Puts the whole namespace in userspace mode, for a listener's list. What
@@ -254,7 +251,7 @@ impl Hands {
     pub fn run(&mut self, work: Work, fd: Option<BorrowedFd<'_>>) -> Found {
         let lost = || Error::new(libc::EBADF, "the socket was closed meanwhile");
         match work {
-            Work::Command { command, initial_of } => self.command(&command, initial_of),
+            Work::Command { command, initial } => self.command(&command, initial),
             Work::Survey => Found::Census(self.survey()),
             Work::Look(look) => self.look(look),
             Work::Identify { record, pairs } => self.identify(&record, pairs),
@@ -277,8 +274,12 @@ impl Hands {
         }
     }
 
-    fn command(&mut self, command: &Command, initial_of: Option<u64>) -> Found {
+    fn command(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Found {
         let tag = command.tag;
+        if let Action::Watch { local, remote } = command.action {
+            let facts = self.diag.facts(&local, &remote).ok().flatten().map(|tcp| fares(&tcp));
+            return Found::Event(Event::Watched { tag, facts });
+        }
         if let Action::Route { remote } = command.action {
             return Found::Event(Event::Routed { tag, local: route::source(&remote).ok() });
         }
@@ -300,16 +301,16 @@ impl Hands {
                 Err(refusal) => Found::Event(Event::Done { tag, outcome: Outcome::Refused(refusal.errno.0) }),
             };
         }
-        Found::Event(Event::Done { tag, outcome: self.carry_out(command, initial_of) })
+        Found::Event(Event::Done { tag, outcome: self.carry_out(command, initial) })
     }
 
-    fn carry_out(&mut self, command: &Command, initial_of: Option<u64>) -> Outcome {
+    fn carry_out(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Outcome {
         let token = command.token;
         let result = match command.action {
             Action::Create { local, id, remote, backup, ifindex } => {
                 self.commands.create(token, &pm::Local { addr: local, id, backup, ifindex }, &remote)
             }
-            Action::Destroy { local, remote } => self.close_subflow(token, &local, &remote, initial_of),
+            Action::Destroy { local, remote } => self.close_subflow(token, &local, &remote, initial),
             Action::Announce { local, id } => {
                 let ifindex = 0;
                 self.commands.announce(token, &pm::Local { addr: local, id, backup: false, ifindex })
@@ -318,7 +319,13 @@ impl Hands {
             Action::SetBackup { local, remote, backup } => {
                 self.commands.set_backup(token, &local, &remote, backup)
             }
-            Action::Listen { .. } | Action::Route { .. } => Ok(()),
+            Action::End => match initial {
+                Some((local, remote, _)) => {
+                    self.commands.end(&mut self.diag, token, (&local, &remote), END_ID)
+                }
+                None => Ok(()),
+            },
+            Action::Listen { .. } | Action::Route { .. } | Action::Watch { .. } => Ok(()),
         };
         match result {
             Ok(()) => Outcome::Taken,
@@ -346,10 +353,10 @@ impl Hands {
         token: u32,
         local: &SocketAddr,
         remote: &SocketAddr,
-        initial_of: Option<u64>,
+        initial: Option<(SocketAddr, SocketAddr, u64)>,
     ) -> std::result::Result<(), Refusal> {
         self.commands.destroy(token, local, remote)?;
-        if let Some(inode) = initial_of
+        if let Some((_, _, inode)) = initial
             && let Ok(Some(record)) = self.diag.tuple(local, remote)
             && is_up(record.state)
             && record.inode == inode
@@ -564,6 +571,30 @@ impl Hands {
     pub(super) fn lost(&self, fd: BorrowedFd<'_>, prepared: &Prepared) -> bool {
         let in_kernel = || self.shows && sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0);
         prepared.switched && (in_kernel() || (prepared.virgin && sockopt::first_id(fd) == Some(0)))
+    }
+}
+
+/// The address id of what ends a connection: the last that is given out.
+const END_ID: u8 = 255;
+
+/// How a subflow fares, in the engine's words.
+fn fares(tcp: &TcpFacts) -> Facts {
+    let micros = |us: u32| Time::from_micros(us.into());
+    let millis = |ms: u32| Time::from_millis(ms.into());
+    Facts {
+        unacked: tcp.unacked,
+        // Probes of a closed window are answered.
+        backoff: if tcp.probes == 0 { tcp.backoff.into() } else { 0 },
+        rto: micros(tcp.rto_us),
+        rtt: micros(tcp.rtt_us),
+        rttvar: micros(tcp.rttvar_us),
+        since_ack: millis(tcp.last_ack_recv_ms),
+        since_sent: millis(tcp.last_data_sent_ms),
+        bytes_acked: tcp.bytes_acked,
+        bytes_sent: tcp.bytes_sent,
+        bytes_retrans: tcp.bytes_retrans,
+        segs_out: tcp.segs_out,
+        total_retrans: tcp.total_retrans,
     }
 }
 
