@@ -491,7 +491,8 @@ impl Broker {
                 Err(Errno(libc::EAGAIN)) => return,
                 Err(errno) => return self.admit_nobody(&errno.to_string()),
             };
-            let Ok(who) = unix::credentials(fd.as_fd()) else { continue };
+            let Ok(mut who) = unix::credentials(fd.as_fd()) else { continue };
+            who.uid = self.policy.owner(who.uid);
             let rights = self.policy.rights(who.uid);
             let user = self.users.entry(who.uid).or_default();
             if !rights.allow || user.clients >= rights.clients {
