@@ -21,8 +21,8 @@ use std::time::Duration;
 const CREW: usize = 4;
 /// Threads in all.
 const CREW_MAX: usize = 256;
-/// Events taken at a time.
-const BATCH: usize = 256;
+/// Events taken at a time: all, as a rule, so that each user has its turn.
+const BATCH: usize = 4096;
 const STACK: usize = 256 << 10;
 
 /// What the threads share.
@@ -92,6 +92,7 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
         broker.crew.threads += 1;
     }
     let number = broker.crew.number();
+    let mut events = vec![EpollEvent::empty(); BATCH];
     loop {
         if broker.crew.done {
             ship.work.notify_all();
@@ -114,7 +115,6 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
             broker.crew.led = true;
             let wait = broker.timeout();
             drop(broker);
-            let mut events = [EpollEvent::empty(); BATCH];
             let count = ship.epoll.wait(&mut events, millis(wait)).unwrap_or(0);
             broker = ship.lock();
             broker.turn(events.get(..count).unwrap_or_default());
@@ -168,9 +168,12 @@ fn watch(ship: &Arc<Ship>) {
 /// Does a task without the broker's lock, and reports.
 fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, Broker> {
     match task {
-        Task::Close(_, fds) => {
+        Task::Close(user, fds) => {
+            let count = fds.len();
             drop(fds);
-            ship.lock()
+            let mut broker = ship.lock();
+            broker.scrapped(user, count);
+            broker
         }
         Task::Job { job, fd, .. } => {
             use std::os::fd::AsFd;
