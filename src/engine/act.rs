@@ -174,10 +174,15 @@ impl Engine {
             (0, Some((initial, _))) => initial.port(),
             (port, _) => port,
         };
-        let Some(slot) = c.ids.allocate(source, preferred) else {
+        let Some(mut slot) = c.ids.allocate(source, preferred) else {
             fail(c, source, remote, now);
             return;
         };
+        if !c.allows(&addr::with_port(source, slot.port)) {
+            // Only this port was removed.
+            c.ids.set_port(&source, source.port());
+            slot.port = source.port();
+        }
         let local = addr::with_port(source, slot.port);
         let backup = c.entry(&source).is_some_and(|entry| entry.backup);
         let ifindex = c.ifindex(&source);

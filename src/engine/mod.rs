@@ -474,6 +474,7 @@ impl Engine {
                 if c.phase == Phase::Prepared {
                     c.listed = true;
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });
+                    self.index(handle);
                     return;
                 }
                 for addr in &added {
@@ -499,6 +500,7 @@ impl Engine {
                 }
                 if c.phase == Phase::Prepared {
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });
+                    self.index(handle);
                     return;
                 }
                 let deadline = now.saturating_add(patience);

@@ -5,6 +5,7 @@
 //! once the world has come to rest in [`World::at_rest`].
 
 mod addresses;
+mod found;
 mod saved;
 mod scale;
 
