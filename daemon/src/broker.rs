@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::warden::Timer;
 use mptcpapi::engine::{Key, Phase};
 use mptcpapi::kernel::{sockopt, unix};
-use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Manager, Servers};
+use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers};
 use mptcpapi::stream::Socket;
 use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
@@ -79,6 +79,24 @@ struct User {
     counted: Time,
 }
 
+/// What a broker begins with.
+pub struct Start {
+    /// The namespace's.
+    pub manager: Manager,
+    /// For looks that take no lock.
+    pub look: Hands,
+    /// Who may what.
+    pub policy: Policy,
+    /// Reads it again.
+    pub reread: Box<dyn Fn() -> Result<Policy, String> + Send>,
+    /// Where clients come.
+    pub listener: OwnedFd,
+    /// SIGTERM, SIGINT, SIGHUP.
+    pub signals: SignalFd,
+    /// What is to last, and what there was.
+    pub journal: Option<(Journal, Past)>,
+}
+
 /// The broker.
 pub struct Broker {
     /// Who is at what.
@@ -87,11 +105,14 @@ pub struct Broker {
     look: Hands,
     links: Links,
     policy: Policy,
+    reread: Box<dyn Fn() -> Result<Policy, String> + Send>,
     epoll: Arc<Epoll>,
     listener: OwnedFd,
     signals: SignalFd,
     rouse: EventFd,
     warden: Arc<Timer>,
+    /// Switches that were cut short since that was last told.
+    cut: u64,
     clients: HashMap<ClientId, Client>,
     numbers: ClientId,
     users: HashMap<u32, User>,
@@ -104,6 +125,8 @@ pub struct Broker {
     calls: HashMap<CallId, Pending>,
     deadlines: BTreeSet<(Time, CallId)>,
     ready: VecDeque<Task>,
+    /// What is to be closed, when nothing better is to be done.
+    rubbish: VecDeque<Task>,
     held: HashMap<u32, VecDeque<Task>>,
     /// When the leader looks again by itself.
     until: Option<Time>,
@@ -124,15 +147,8 @@ const ACCEPT: usize = 64;
 
 impl Broker {
     /// A broker on these; all is watched from now on.
-    pub fn new(
-        manager: Manager,
-        look: Hands,
-        policy: Policy,
-        listener: OwnedFd,
-        signals: SignalFd,
-        journal: Option<(Journal, Past)>,
-        epoll: Arc<Epoll>,
-    ) -> Result<Self, Error> {
+    pub fn new(start: Start, epoll: Arc<Epoll>) -> Result<Self, Error> {
+        let Start { manager, look, policy, reread, listener, signals, journal } = start;
         let failed = |errno: nix::Error| Error::kernel(Errno(errno as i32), "watching descriptors");
         let rouse = EventFd::from_value_and_flags(
             0,
@@ -154,11 +170,13 @@ impl Broker {
             look,
             links,
             policy,
+            reread,
             epoll,
             listener,
             signals,
             rouse,
             warden,
+            cut: 0,
             clients: HashMap::new(),
             numbers: 16,
             users: HashMap::new(),
@@ -169,6 +187,7 @@ impl Broker {
             calls: HashMap::new(),
             deadlines: BTreeSet::new(),
             ready: VecDeque::new(),
+            rubbish: VecDeque::new(),
             held: HashMap::new(),
             until: None,
             swept: Manager::now(),
@@ -270,14 +289,13 @@ impl Broker {
     fn due(&self) -> Option<Time> {
         let call = self.deadlines.first().map(|(at, _)| *at);
         let sweep = (!self.owners.is_empty() || !self.orphans.is_empty()).then_some(self.swept + SWEEP);
-        [call, sweep, self.manager.next_timeout(), self.crew.next_look()].into_iter().flatten().min()
+        [call, sweep, self.manager.next_timeout()].into_iter().flatten().min()
     }
 
     /// How long the leader may wait.
     pub fn timeout(&mut self) -> Option<Time> {
         let now = Manager::now();
-        let busy = self.has_tasks().then_some(now + Time::from_millis(4));
-        self.until = [self.due(), busy].into_iter().flatten().min();
+        self.until = self.due();
         self.until.map(|until| until.saturating_sub(now))
     }
 
@@ -332,6 +350,13 @@ impl Broker {
             }
             self.held.entry(user).or_default().push_back(task);
         }
+        while let Some(task) = self.rubbish.pop_front() {
+            if self.crew.has_room(task.user()) {
+                self.ready.push_back(task);
+                return;
+            }
+            self.held.entry(task.user()).or_default().push_back(task);
+        }
     }
 
     fn owner(&self, cookie: u64) -> u32 {
@@ -347,21 +372,18 @@ impl Broker {
                 ROUSE => drop(self.rouse.read()),
                 EVENTS => {}
                 WARDEN => {
-                    if self.warden.ended() {
-                        log!(Warning, "a switch of the path manager took too long and was undone");
-                    }
+                    self.cut += u64::from(self.warden.ended());
                 }
                 LINKS => self.links.read(&mut self.manager),
                 client => self.heed(client),
             }
         }
         self.manager.step();
-        self.finish_calls();
+        for (user, fd) in self.finish_calls() {
+            self.discard(user, fd);
+        }
         let now = Manager::now();
         self.expire(now);
-        for user in self.crew.look(now) {
-            log!(Warning, "user {user} holds a worker up: a socket does not let go of its lock");
-        }
         if now.saturating_sub(self.swept) >= SWEEP {
             self.swept = now;
             self.sweep(now);
@@ -369,7 +391,7 @@ impl Broker {
     }
 
     /// Takes what came of a job; what is to be closed, away from here.
-    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<Arc<OwnedFd>> {
+    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<(u32, Arc<OwnedFd>)> {
         self.manager.report(lane, call, found);
         self.finish_calls()
     }
@@ -383,8 +405,15 @@ impl Broker {
         }
     }
 
+    /// A new policy counts for what is asked from now on.
     fn reread(&mut self) {
-        log!(Notice, "SIGHUP: the policy is read at start only");
+        match (self.reread)() {
+            Ok(policy) => {
+                self.policy = policy;
+                log!(Notice, "the policy was read again");
+            }
+            Err(words) => log!(Error, "the policy stays as it was: {words}"),
+        }
     }
 
     fn admit(&mut self) {
@@ -409,13 +438,13 @@ impl Broker {
                 say(&fd, 0, &Told::Refused { errno, words: words.into() });
                 // It has sent nothing that was received: closing can wait for
                 // what is in its queue.
-                self.ready.push_back(Task::Close(who.uid, vec![fd]));
+                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
                 continue;
             }
             self.numbers += 1;
             let id = self.numbers;
             if self.epoll.add(&fd, EpollEvent::new(listen_once(), id)).is_err() {
-                self.ready.push_back(Task::Close(who.uid, vec![fd]));
+                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
                 continue;
             }
             user.clients += 1;
@@ -453,7 +482,7 @@ impl Broker {
                 };
                 if let Some((error, fd)) = refused {
                     self.answer(id, tag, &Told::from(Err(error)));
-                    self.ready.push_back(Task::Close(uid, vec![fd]));
+                    self.rubbish.push_back(Task::Close(uid, vec![fd]));
                 }
             }
             _ => {
@@ -467,7 +496,7 @@ impl Broker {
                     say(&client.fd, 0, &Told::Refused { errno, words: words.into() });
                 }
                 if !fds.is_empty() {
-                    self.ready.push_back(Task::Close(uid, fds));
+                    self.rubbish.push_back(Task::Close(uid, fds));
                 }
                 self.dismiss(id);
             }
@@ -503,8 +532,15 @@ impl Broker {
     }
 
     /// What is asked of a socket. A refusal gives the descriptor back.
-    fn asked(&mut self, id: ClientId, uid: u32, tag: u32, ask: Ask, fd: OwnedFd) -> Option<(Error, OwnedFd)> {
-        let key = match self.examine(uid, &ask, &fd) {
+    fn asked(
+        &mut self,
+        id: ClientId,
+        uid: u32,
+        tag: u32,
+        mut ask: Ask,
+        fd: OwnedFd,
+    ) -> Option<(Error, OwnedFd)> {
+        let key = match self.examine(uid, &mut ask, &fd) {
             Ok(key) => key,
             Err(error) => return Some((error, fd)),
         };
@@ -533,7 +569,7 @@ impl Broker {
         let Some(call) = call else {
             self.flush();
             self.answer(id, tag, &Told::Done);
-            self.ready.push_back(Task::Close(uid, vec![fd]));
+            self.rubbish.push_back(Task::Close(uid, vec![fd]));
             return None;
         };
         let registers = !matches!(call, Call::Control | Call::Facts);
@@ -544,9 +580,15 @@ impl Broker {
             Call::Remove { patience, .. } => *patience,
             _ => Time::ZERO,
         };
-        let servers = if self.policy.rights(uid).servers { Servers::Allowed } else { Servers::Forbidden };
+        let rights = self.policy.rights(uid);
+        let servers = if rights.servers { Servers::Allowed } else { Servers::Forbidden };
+        let local = match &call {
+            Call::Add(entries) => entries.iter().all(|entry| self.links.has(entry.addr.ip())),
+            _ => false,
+        };
+        let leave = Leave { servers, peers: rights.peers, local };
         let deadline = Manager::now() + PATIENCE + patience;
-        let number = self.manager.call(key, call, servers);
+        let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));
         self.calls.insert(number, Pending { client: id, tag, fd: Arc::new(fd), key, uid, deadline });
         None
@@ -554,7 +596,7 @@ impl Broker {
 
     /// Whether this may be asked of this descriptor, by looks that take no
     /// lock.
-    fn examine(&mut self, uid: u32, ask: &Ask, fd: &OwnedFd) -> Result<Key, Error> {
+    fn examine(&mut self, uid: u32, ask: &mut Ask, fd: &OwnedFd) -> Result<Key, Error> {
         Socket::of(fd.as_fd())?;
         match sockopt::netns_cookie(fd.as_fd()) {
             Ok(namespace) if namespace != self.manager.namespace() && self.manager.namespace() != 0 => {
@@ -578,21 +620,22 @@ impl Broker {
         let forbidden = |addr: &std::net::SocketAddr, what: &str| {
             Error::new(libc::EACCES, format!("the broker's policy forbids this user to {what} {}", addr.ip()))
         };
-        match ask {
-            Ask::Add(entries) => {
-                for entry in entries {
-                    let ip = entry.addr.ip().to_canonical();
-                    let interface = self.links.holder(ip);
-                    if entry.subflow && !rights.may_use(ip, interface) {
-                        return Err(forbidden(&entry.addr, "use"));
-                    }
-                    if entry.advertise && !rights.may_advertise(ip, interface) && !entry.subflow {
+        if let Ask::Add(entries) = ask {
+            let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
+            for entry in entries {
+                let ip = entry.addr.ip().to_canonical();
+                let interface = self.links.holder(ip);
+                if entry.subflow && !rights.may_use(ip, interface) {
+                    return Err(forbidden(&entry.addr, "use"));
+                }
+                if entry.advertise && !rights.may_advertise(ip, interface) {
+                    if listens || !entry.subflow {
                         return Err(forbidden(&entry.addr, "advertise"));
                     }
+                    // A client's list need not be advertised.
+                    entry.advertise = false;
                 }
             }
-            Ask::Closed(_) | Ask::Hello => {}
-            _ => {}
         }
         Ok(key)
     }
@@ -641,7 +684,7 @@ impl Broker {
     }
 
     /// Answers what has ended; what is to be closed.
-    fn finish_calls(&mut self) -> Vec<Arc<OwnedFd>> {
+    fn finish_calls(&mut self) -> Vec<(u32, Arc<OwnedFd>)> {
         let mut rubbish = Vec::new();
         let mut ended = Vec::new();
         while let Some((number, result)) = self.manager.outcome() {
@@ -658,7 +701,7 @@ impl Broker {
             if nothing {
                 self.release(&pending.key);
             }
-            rubbish.push(pending.fd);
+            rubbish.push((pending.uid, pending.fd));
         }
         rubbish
     }
@@ -677,9 +720,14 @@ impl Broker {
                 pending.tag,
                 &Told::Refused { errno: libc::EIO, words: words.into() },
             );
-            if let Ok(fd) = Arc::try_unwrap(pending.fd) {
-                self.ready.push_back(Task::Close(pending.uid, vec![fd]));
-            }
+            self.discard(pending.uid, pending.fd);
+        }
+    }
+
+    /// Has a descriptor closed, unless a thread has it still, which then does.
+    fn discard(&mut self, user: u32, fd: Arc<OwnedFd>) {
+        if let Ok(fd) = Arc::try_unwrap(fd) {
+            self.rubbish.push_back(Task::Close(user, vec![fd]));
         }
     }
 
@@ -710,7 +758,7 @@ impl Broker {
                 self.orphans.insert(key, (client.pid, now));
             }
         }
-        self.ready.push_back(Task::Close(client.uid, vec![client.fd]));
+        self.rubbish.push_back(Task::Close(client.uid, vec![client.fd]));
     }
 
     /// Sees to what the engine has changed.
@@ -750,6 +798,12 @@ impl Broker {
 
     /// Forgets sockets whose program is gone, connected or not.
     fn sweep(&mut self, now: Time) {
+        match std::mem::take(&mut self.cut) {
+            0 => {}
+            cut => {
+                log!(Info, "{cut} switches of the path manager took over a millisecond and were done again")
+            }
+        }
         let grace = self.policy.grace;
         let gone: Vec<Key> = self
             .orphans

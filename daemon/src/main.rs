@@ -10,15 +10,18 @@ mod log;
 mod policy;
 mod warden;
 
-use broker::Broker;
+use broker::{Broker, Start};
 use journal::Journal;
 use log::log;
-use mptcpapi::kernel::{pm, sockopt, unix};
+use mptcpapi::Errno;
+use mptcpapi::kernel::{pm, service, sockopt, unix};
 use mptcpapi::manager::{Hands, Manager};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use policy::Policy;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -110,7 +113,44 @@ fn state_directory(options: &Options) -> Option<PathBuf> {
     options.state.clone().or_else(beside)
 }
 
-fn run(options: &Options, policy: Policy) -> Result<(), String> {
+/// What systemd has kept or opened for us.
+#[derive(Default)]
+struct Given {
+    listener: Option<OwnedFd>,
+    events: Option<OwnedFd>,
+}
+
+fn given() -> Given {
+    let mut given = Given::default();
+    for (name, fd) in service::listen_fds() {
+        match name.as_str() {
+            EVENTS => given.events = Some(fd),
+            _ if given.listener.is_none() => given.listener = Some(fd),
+            _ => log!(Warning, "a descriptor named {name} is of no use"),
+        }
+    }
+    given
+}
+
+/// Name of the event socket in systemd's store: while it is open joins go on.
+const EVENTS: &str = "events";
+
+/// The event socket from before a restart, else a new one.
+fn events(given: Option<OwnedFd>, family: pm::Family, buffer: usize) -> Result<(pm::Events, bool), String> {
+    if let Some(fd) = given {
+        match pm::Events::from_fd(fd, family) {
+            Ok(events) => return Ok((events, true)),
+            Err(errno) => log!(Warning, "the event socket that was kept is of no use: {errno}"),
+        }
+    }
+    let events = pm::Events::open_with(family, buffer);
+    events.map(|events| (events, false)).map_err(|errno| match errno {
+        Errno(libc::EPERM) => "CAP_NET_ADMIN over this network namespace is needed".to_owned(),
+        errno => format!("listening to path-manager events: {errno}"),
+    })
+}
+
+fn run(options: Options, policy: Policy) -> Result<(), String> {
     let words = |e: mptcpapi::Error| e.to_string();
     let mut handled = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -122,26 +162,47 @@ fn run(options: &Options, policy: Policy) -> Result<(), String> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| e.to_string())?;
     let epoll = Arc::new(epoll);
     let namespace = sockopt::thread_netns().unwrap_or(0);
+    let given = given();
+    let listener = match given.listener {
+        Some(listener) => listener,
+        None => {
+            let path = &options.socket;
+            unix::listen(path, 0o666).map_err(|errno| format!("listening on {}: {errno}", path.display()))?
+        }
+    };
+    let journal = state_directory(&options).map(|at| Journal::open(&at, namespace)).transpose()?;
+    // A descriptor for each client and each socket that is being looked at.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+    service::keep_net_admin_only().map_err(|errno| format!("giving up privileges: {errno}"))?;
     let mut look = Hands::open(namespace, true).map_err(words)?;
     if look.in_userspace_mode() {
         log!(Info, "this network namespace is in userspace mode");
     }
-    let events = pm::Events::open_with(look.family(), options.event_buffer)
-        .map_err(|errno| format!("listening to path-manager events: {errno}"))?;
+    let (events, kept) = events(given.events, look.family(), options.event_buffer)?;
+    if !kept {
+        let _ = service::notify(&format!("FDSTORE=1\nFDNAME={EVENTS}"), &[events.as_fd()]);
+    }
     let manager = Manager::with_events(namespace, events).map_err(words)?;
-    let path = &options.socket;
-    let listener =
-        unix::listen(path, 0o666).map_err(|errno| format!("listening on {}: {errno}", path.display()))?;
-    let journal = state_directory(options).map(|at| Journal::open(&at, namespace)).transpose()?;
-    let broker = Broker::new(manager, look, policy, listener, signals, journal, Arc::clone(&epoll));
-    let broker = broker.map_err(words)?;
-    log!(Info, "serving on {}", path.display());
+    log!(Info, "serving on {}", options.socket.display());
+    let reread = Box::new(move || self::policy(&options));
+    let start = Start { manager, look, policy, reread, listener, signals, journal };
+    let broker = Broker::new(start, Arc::clone(&epoll)).map_err(words)?;
+    let _ = service::notify("READY=1", &[]);
     crew::sail(broker, epoll, namespace)?;
+    let _ = service::notify("STOPPING=1", &[]);
     log!(Info, "stopped");
     Ok(())
 }
 
 fn main() -> ExitCode {
+    // The journal and systemd see to a fresh start; one thread less would be
+    // seen to by nobody.
+    std::panic::set_hook(Box::new(|panic| {
+        log!(Error, "a bug: {panic}");
+        std::process::abort();
+    }));
     let options = match options() {
         Ok(Some(options)) => options,
         Ok(None) => return ExitCode::SUCCESS,
@@ -160,7 +221,7 @@ fn main() -> ExitCode {
     if options.check {
         return ExitCode::SUCCESS;
     }
-    match run(&options, policy) {
+    match run(options, policy) {
         Ok(()) => ExitCode::SUCCESS,
         Err(words) => {
             log!(Error, "{words}");

@@ -27,6 +27,7 @@ struct Section {
     never: Option<Vec<String>>,
     advertise: Option<Vec<String>>,
     servers: Option<bool>,
+    peers: Option<bool>,
     sockets: Option<u32>,
     clients: Option<u32>,
     requests: Option<u32>,
@@ -82,6 +83,9 @@ pub struct Rights {
     advertise: Vec<Pattern>,
     /// Have lists on listeners, which puts the namespace in userspace mode.
     pub servers: bool,
+    /// Name further addresses of a peer (mptcp_connectx), which subflows then
+    /// go to.
+    pub peers: bool,
     /// Sockets under control at a time.
     pub sockets: u32,
     /// Connections to the broker at a time.
@@ -98,6 +102,7 @@ impl Default for Rights {
             never: Vec::new(),
             advertise: vec![Pattern::Everything],
             servers: false,
+            peers: false,
             sockets: 16384,
             clients: 1024,
             requests: 10_000,
@@ -117,6 +122,7 @@ impl Rights {
             never: patterns(&section.never, &self.never)?,
             advertise: patterns(&section.advertise, &self.advertise)?,
             servers: section.servers.unwrap_or(self.servers),
+            peers: section.peers.unwrap_or(self.peers),
             sockets: section.sockets.unwrap_or(self.sockets),
             clients: section.clients.unwrap_or(self.clients).max(1),
             requests: section.requests.unwrap_or(self.requests).max(1),

@@ -5,6 +5,8 @@
 use super::few::Few;
 use super::host::Host;
 use super::ids::Ids;
+use super::judge::Path;
+use super::watch::Watch;
 use super::{Key, RequestId, Time};
 use crate::addr;
 use std::collections::BTreeSet;
@@ -90,6 +92,7 @@ pub struct Subflow {
     pub backup: bool,
     /// A command to close it is out.
     pub closing: bool,
+    pub(super) path: Path,
 }
 
 impl Subflow {
@@ -126,6 +129,8 @@ pub(super) struct Failure {
     pub remote: SocketAddr,
     pub until: Time,
     pub wait: Time,
+    /// How often the path is known to have come back, if it does so at once.
+    pub comebacks: u8,
 }
 
 /// Addresses on their way out.
@@ -195,9 +200,17 @@ pub struct Connection {
     pub(super) routing: Few<SocketAddr>,
     /// Addresses that the kernel has under other ids, once for every try.
     pub(super) mismatches: Few<SocketAddr>,
+    /// Closes that were refused, to be asked for again; named as the kernel
+    /// names the subflows.
+    pub(super) unclosed: Few<Failure>,
+    /// Since when there has been no subflow.
+    pub(super) bare: Option<Time>,
+    /// Its end was asked for.
+    pub(super) ended: bool,
     /// Pairs that no list asks for and that we closed, or lost with their
     /// address: wanted back.
     pub(super) missed: Few<(SocketAddr, SocketAddr)>,
+    pub(super) watch: Option<Box<Watch>>,
     pub(super) indexed: Indexed,
 }
 
@@ -250,16 +263,28 @@ impl Connection {
             additions: Few::default(),
             routing: Few::default(),
             mismatches: Few::default(),
+            unclosed: Few::default(),
+            bare: None,
+            ended: false,
             missed: Few::default(),
+            watch: None,
             indexed: Indexed::default(),
         }
     }
 
     /// When there is something to do next, if nothing happens before.
-    pub(super) fn due(&self, now: Time) -> Option<Time> {
-        let retries = self.failures.iter().map(|f| f.until);
+    pub(super) fn due(&self, host: &Host, now: Time) -> Option<Time> {
+        let retries = self.failures.iter().chain(self.unclosed.iter()).map(|f| f.until);
         let deadlines = self.removals.iter().map(|r| r.deadline);
-        retries.chain(deadlines).filter(|time| *time > now).min()
+        let round = self.watch.as_ref().and_then(|watch| watch.due());
+        let end = self.end_at(host).filter(|_| !self.ended);
+        let times = retries.chain(deadlines).chain(round).chain(end);
+        times.filter(|time| *time > now && *time != Time::MAX).min()
+    }
+
+    /// When it is over unless a subflow comes.
+    pub(super) fn end_at(&self, host: &Host) -> Option<Time> {
+        Some(self.bare?.saturating_add(host.close_timeout?))
     }
 
     /// Differs when what must survive a restart differs.
@@ -467,13 +492,13 @@ impl Connection {
     }
 
     /// Addresses the peer should be told of.
-    pub(super) fn to_announce(&self, host: &Host) -> Vec<SocketAddr> {
+    pub(super) fn to_announce(&self, host: &Host, now: Time) -> Vec<SocketAddr> {
         let initial = self.initial.map(|(local, _)| local);
         self.entries
             .iter()
             .filter(|entry| entry.advertise && (self.server || !entry.subflow))
             .map(|entry| entry.addr)
-            .filter(|addr| host.usable(addr))
+            .filter(|addr| host.usable(addr) && !self.failing(addr, addr, now))
             .filter(|addr| !self.excluded.iter().any(|gone| addr::covers(gone, addr)))
             .filter(|addr| !initial.is_some_and(|initial| addr::covers(addr, &initial)))
             .filter(|addr| !self.announced.iter().any(|(known, _)| known == addr))

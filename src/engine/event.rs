@@ -2,6 +2,7 @@
 //! What goes into the engine and what comes out.
 
 use super::connection::{Device, Entry};
+use super::judge::Facts;
 use super::saved::Saved;
 use crate::error::Result;
 use std::net::{IpAddr, SocketAddr};
@@ -183,6 +184,19 @@ pub enum Event {
         /// The local address that routing chooses, `None` where there is none.
         local: Option<SocketAddr>,
     },
+    /// The answer to [`Action::Watch`].
+    Watched {
+        /// The command.
+        tag: u64,
+        /// What the kernel says, `None` where it has no such subflow.
+        facts: Option<Facts>,
+    },
+    /// What holds for every connection; before, the defaults do.
+    Settings {
+        /// A connection that has had no subflow for so long is ended; `None`:
+        /// never. Default: a minute.
+        close_timeout: Option<Time>,
+    },
     /// A local address can't be used: its interface has no carrier or is down,
     /// or it was removed.
     Unusable {
@@ -274,12 +288,22 @@ pub enum Action {
         /// To there.
         remote: SocketAddr,
     },
+    /// End the connection: its last subflow went and none came.
+    End,
+    /// Look at a subflow, named as the kernel does; answered by
+    /// [`Event::Watched`].
+    Watch {
+        /// Here.
+        local: SocketAddr,
+        /// There.
+        remote: SocketAddr,
+    },
 }
 
 /// A command for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Names it in [`Event::Done`] and [`Event::Routed`].
+    /// Names it in [`Event::Done`], [`Event::Routed`] or [`Event::Watched`].
     pub tag: u64,
     /// The kernel's token.
     pub token: u32,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What holds for every connection of the network namespace.
 
+use super::event::Time;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,11 +10,20 @@ use std::net::{IpAddr, SocketAddr};
 /// costs little.
 const UNUSABLE_MAX: usize = 1024;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Host {
     /// Addresses that can't be used now, and since which count.
     unusable: HashMap<IpAddr, u64>,
     count: u64,
+    /// How long a connection lives without any subflow.
+    pub close_timeout: Option<Time>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        // As the kernel's own (net.mptcp.close_timeout).
+        Self { unusable: HashMap::new(), count: 0, close_timeout: Some(Time::from_secs(60)) }
+    }
 }
 
 impl Host {

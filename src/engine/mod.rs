@@ -16,12 +16,15 @@ mod event;
 mod few;
 mod host;
 pub mod ids;
+mod judge;
 mod note;
 mod saved;
+mod watch;
 
 pub(crate) use act::not_ours;
 pub use connection::{Connection, Device, Entry, Peer, Phase, Ready, State, Subflow};
 pub use event::{Action, Command, Event, Handle, Key, Notice, Outcome, Request, RequestId, Seen, Time};
+pub use judge::Facts;
 pub use saved::Saved;
 
 use crate::addr;
@@ -34,6 +37,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 /// Subflows of one connection; the kernel sets no bound of its own.
 const SUBFLOWS_MAX: usize = 255;
+/// Requests of one connection that wait for their answer.
+const PENDING_MAX: usize = 64;
 
 pub(crate) fn unspecified(like: &SocketAddr) -> SocketAddr {
     if like.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
@@ -100,7 +105,7 @@ impl Engine {
     }
 
     /// The next command for the kernel. Each is answered by one
-    /// [`Event::Done`] (or [`Event::Routed`]).
+    /// [`Event::Done`] (or [`Event::Routed`], [`Event::Watched`]).
     pub fn poll_command(&mut self) -> Option<Command> {
         while let Some(command) = self.commands.pop_front() {
             let handle = self.outstanding.get(&command.tag).map(|known| known.handle);
@@ -218,6 +223,11 @@ impl Engine {
             }
             Event::Done { tag, outcome } => self.done(tag, outcome, now),
             Event::Routed { tag, local } => self.routed(tag, local, now),
+            Event::Watched { tag, facts } => self.watched(tag, facts, now),
+            Event::Settings { close_timeout } => {
+                self.host.close_timeout = close_timeout;
+                self.with_all(now, |c| c.bare.is_some(), |_| {});
+            }
             Event::Unusable { addr } => {
                 let addr = addr.to_canonical();
                 self.host.lose(addr);
@@ -390,7 +400,7 @@ impl Engine {
     /// Sees to it that the connection's next moment isn't missed.
     fn schedule(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        let due = c.due(now);
+        let due = c.due(&self.host, now);
         if due != c.indexed.due {
             if let Some(old) = std::mem::replace(&mut c.indexed.due, due) {
                 self.timers.remove(&(old, handle));
@@ -460,6 +470,11 @@ impl Engine {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         if c.foreign {
             self.notices.push_back(Notice::Answer { id, result: Err(not_ours()) });
+            return;
+        }
+        if c.additions.len() + c.removals.len() >= PENDING_MAX {
+            let error = Error::new(libc::EDQUOT, "too many requests for this socket are under way");
+            self.notices.push_back(Notice::Answer { id, result: Err(error) });
             return;
         }
         match request {

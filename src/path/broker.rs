@@ -124,6 +124,14 @@ impl Line {
         sockopt::cookie(self.fd.as_fd()) == Ok(self.cookie)
     }
 
+    /// Says something whose reply nobody waits for; it is passed over by the
+    /// next question.
+    fn remark(&mut self, ask: Ask, attached: Option<BorrowedFd<'_>>) -> std::result::Result<(), Errno> {
+        self.tag = self.tag.wrapping_add(1);
+        let message = wire::encode(&Request { tag: self.tag, ask }).map_err(|error| Errno(error.errno()))?;
+        unix::send(self.fd.as_fd(), &message, attached, true)
+    }
+
     /// One question, one reply. An errno where the line is of no use any more.
     fn ask(
         &mut self,
@@ -265,6 +273,15 @@ fn hang_up(cookie: u64) {
     }
 }
 
+/// Tells the broker of something that it believes anyway; where that can't be
+/// said at once, with a reply.
+fn remark(socket: &Socket<'_>, ask: Ask) {
+    let said = on_a_line(|line| Ok(line.remark(ask.clone(), Some(socket.fd))));
+    if !matches!(said, Ok(Ok(()))) {
+        let _ = call(socket, ask, Time::ZERO);
+    }
+}
+
 fn call(socket: &Socket<'_>, ask: Ask, patience: Time) -> Result<Answer> {
     tell(ask, Some(socket.fd), patience)?.into_answer()
 }
@@ -326,11 +343,11 @@ impl PathControl for Broker {
     }
 
     fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr) {
-        let _ = call(socket, Ask::Bound(local), Time::ZERO);
+        remark(socket, Ask::Bound(local));
     }
 
     fn disconnected(&self, socket: &Socket<'_>) {
-        let _ = call(socket, Ask::Disconnected, Time::ZERO);
+        remark(socket, Ask::Disconnected);
     }
 
     fn make_socket(&self, domain: i32, kind: i32) -> Result<OwnedFd> {
@@ -343,7 +360,7 @@ impl PathControl for Broker {
     }
 
     fn forget(&self, socket: &Socket<'_>) {
-        let _ = call(socket, Ask::Forget, Time::ZERO);
+        remark(socket, Ask::Forget);
     }
 
     fn facts(&self, socket: &Socket<'_>) -> Facts {
