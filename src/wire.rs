@@ -252,15 +252,44 @@ impl Told {
 }
 
 /// Addresses with their scope, which link-local ones need and serde's own form
-/// of an address leaves out.
-mod scoped {
+/// of an address leaves out: for `#[serde(with = "scoped")]`.
+pub mod scoped {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::net::{IpAddr, SocketAddr};
 
+    /// An address, or what addresses are in.
     pub trait Scoped: Sized {
+        /// What is written.
         type Form: Serialize + for<'a> Deserialize<'a>;
+        /// To be written.
         fn form(&self) -> Self::Form;
+        /// As it was read.
         fn of(form: Self::Form) -> Self;
+    }
+
+    macro_rules! as_it_is {
+        ($($number:ty)*) => { $(
+            impl Scoped for $number {
+                type Form = Self;
+                fn form(&self) -> Self {
+                    *self
+                }
+                fn of(form: Self) -> Self {
+                    form
+                }
+            }
+        )* };
+    }
+    as_it_is!(u8 u16 u32);
+
+    impl<A: Scoped, B: Scoped> Scoped for (A, B) {
+        type Form = (A::Form, B::Form);
+        fn form(&self) -> Self::Form {
+            (self.0.form(), self.1.form())
+        }
+        fn of((a, b): Self::Form) -> Self {
+            (A::of(a), B::of(b))
+        }
     }
 
     impl Scoped for SocketAddr {
@@ -301,10 +330,12 @@ mod scoped {
         }
     }
 
+    /// Serde's.
     pub fn serialize<T: Scoped, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         value.form().serialize(serializer)
     }
 
+    /// Serde's.
     pub fn deserialize<'a, T: Scoped, D: Deserializer<'a>>(deserializer: D) -> Result<T, D::Error> {
         T::Form::deserialize(deserializer).map(T::of)
     }

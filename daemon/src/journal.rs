@@ -54,19 +54,29 @@ struct Written {
     server: bool,
     listed: bool,
     entries: Vec<wire::Entry>,
+    #[serde(with = "wire::scoped")]
     bound: Option<SocketAddr>,
+    #[serde(with = "wire::scoped")]
     device: Option<(u32, Vec<SocketAddr>)>,
+    #[serde(with = "wire::scoped")]
     excluded: Vec<SocketAddr>,
+    #[serde(with = "wire::scoped")]
     leaving: Vec<SocketAddr>,
+    #[serde(with = "wire::scoped")]
     initial: Option<(SocketAddr, SocketAddr)>,
+    #[serde(with = "wire::scoped")]
     peers: Vec<(Option<u8>, SocketAddr)>,
-    ids: Vec<(u8, SocketAddr, u16)>,
+    #[serde(with = "wire::scoped")]
+    ids: Vec<(u8, (SocketAddr, u16))>,
     last_id: u8,
+    #[serde(with = "wire::scoped")]
     announced: Vec<(SocketAddr, u8)>,
+    #[serde(with = "wire::scoped")]
     missed: Vec<(SocketAddr, SocketAddr)>,
     foreign: bool,
     unclaimed: bool,
     switched: bool,
+    #[serde(with = "wire::scoped")]
     bound_by_us: Option<SocketAddr>,
     virgin: bool,
     owner: Option<Owner>,
@@ -87,7 +97,7 @@ impl From<&Item> for Written {
             leaving: saved.leaving,
             initial: saved.initial,
             peers: saved.peers.into_iter().map(|peer| (peer.id, peer.addr)).collect(),
-            ids: saved.ids.into_iter().map(|slot| (slot.id, slot.addr, slot.port)).collect(),
+            ids: saved.ids.into_iter().map(|slot| (slot.id, (slot.addr, slot.port))).collect(),
             last_id: saved.last_id,
             announced: saved.announced,
             missed: saved.missed,
@@ -120,7 +130,7 @@ impl From<Written> for Item {
                 leaving: written.leaving,
                 initial: written.initial,
                 peers: written.peers.into_iter().map(|(id, addr)| Peer { id, addr }).collect(),
-                ids: written.ids.into_iter().map(|(id, addr, port)| Slot { id, addr, port }).collect(),
+                ids: written.ids.into_iter().map(|(id, (addr, port))| Slot { id, addr, port }).collect(),
                 last_id: written.last_id,
                 announced: written.announced,
                 missed: written.missed,
@@ -340,9 +350,15 @@ pub fn recall(bytes: &[u8], here: &Place) -> Past {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::{Ipv6Addr, SocketAddrV6};
 
     fn item(n: u64) -> Item {
-        let addr = |n: u64| SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 7));
+        let link_local =
+            |n: u64| SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n as u16), 7, 0, 3);
+        let addr = |n: u64| match n % 2 {
+            0 => SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 7)),
+            _ => link_local(n).into(),
+        };
         Item {
             saved: Saved {
                 key: Key { cookie: n, inode: n + 1 },
