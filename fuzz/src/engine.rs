@@ -3,11 +3,12 @@
 //! that carries commands out, refuses them, or takes its time.
 
 use crate::memory;
+use crate::past::written;
 use crate::script::Script;
 use arbitrary::Result;
 use mptcpapi::addr::{self, LIST_MAX};
 use mptcpapi::engine::{
-    Action, Command, Connection, Engine, Event, Key, Notice, Outcome, Phase, Saved, Seen, State, Time,
+    Action, Command, Connection, Engine, Event, Facts, Key, Notice, Outcome, Phase, Saved, Seen, State, Time,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +54,7 @@ struct World {
 
 impl World {
     fn step(&mut self, script: &mut Script<'_>) -> Result<()> {
-        let event = match script.upto(31)? {
+        let event = match script.upto(32)? {
             0 => {
                 let key = script.key()?;
                 Event::Binding { key, bound: script.bound()?, device: script.device()? }
@@ -102,8 +103,8 @@ impl World {
                 Event::SubflowUp { token, subflow }
             }
             23 | 24 => {
-                let outcome = script.outcome()?;
-                return self.quiet(|_| outcome);
+                let (outcome, facts) = (script.outcome()?, script.facts()?);
+                return self.quiet(outcome, facts);
             }
             25 => Event::Unusable { addr: script.ip()? },
             26 => Event::Usable { addr: script.ip()? },
@@ -127,6 +128,10 @@ impl World {
                     self.tell(event.clone());
                 }
                 event
+            }
+            31 => {
+                let after = script.time()?;
+                Event::Settings { close_timeout: if script.bit()? { Some(after) } else { None } }
             }
             _ => {
                 self.keeps = script.bit()?;
@@ -184,6 +189,9 @@ impl World {
         }
         let Command { tag, action, .. } = self.out.remove(at);
         self.tell(match action {
+            Action::Watch { .. } => {
+                Event::Watched { tag, facts: if script.bit()? { Some(script.facts()?) } else { None } }
+            }
             Action::Route { remote } => {
                 let local = if script.bit()? { Some(script.addr()?) } else { None };
                 Event::Routed {
@@ -197,7 +205,7 @@ impl World {
     }
 
     /// Every command is answered, until there are no more.
-    fn quiet(&mut self, outcome: impl Fn(&Action) -> Outcome) -> Result<()> {
+    fn quiet(&mut self, outcome: Outcome, facts: Facts) -> Result<()> {
         let mut rounds = 0;
         while !self.out.is_empty() {
             let Command { tag, action, .. } = self.out.remove(0);
@@ -206,7 +214,8 @@ impl World {
                     Event::Routed { tag, local: Some(([10, 1, 0, 1], 0).into()) }
                 }
                 Action::Route { .. } => Event::Routed { tag, local: None },
-                _ => Event::Done { tag, outcome: outcome(&action) },
+                Action::Watch { .. } => Event::Watched { tag, facts: Some(facts) },
+                _ => Event::Done { tag, outcome },
             });
             rounds += 1;
             let most = ROUNDS * (1 + self.engine.connections().count());
@@ -332,6 +341,11 @@ impl World {
     /// What is saved and restored is as it was.
     fn restart(&self) {
         for (key, saved) in durable(&self.engine) {
+            let mut saved = written(saved);
+            // Where the kernel has meanwhile given the address another id, it
+            // is as if it had not been announced.
+            let Saved { ids, announced, .. } = &mut saved;
+            announced.retain(|(addr, id)| ids.iter().any(|slot| slot.addr == *addr && slot.id == *id));
             let mut fresh = Engine::default();
             fresh.handle(Event::Restore(Box::new(saved.clone())), self.now);
             assert_eq!(fresh.save(&key), Some(saved));
@@ -360,6 +374,7 @@ impl World {
                 let Command { tag, action, .. } = self.out.remove(0);
                 self.alone(match action {
                     Action::Route { .. } => Event::Routed { tag, local: None },
+                    Action::Watch { .. } => Event::Watched { tag, facts: None },
                     _ => Event::Done { tag, outcome: Outcome::Taken },
                 });
                 rounds += 1;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The broker's journal, as it may be found after a crash.
 
-use crate::journal::{Past, Place, frame, recall, whole};
-use mptcpapi::engine::{Engine, Event, Time};
+use crate::journal::{Item, Past, Place, frame, recall, whole};
+use mptcpapi::engine::{Engine, Event, Saved, Time};
+use mptcpapi::manager::Prepared;
 use mptcpapi::wire::MAGIC;
 
 /// Bytes as the file, behind a sound beginning; or as its records, each of the
@@ -41,4 +42,13 @@ fn told(file: &[u8], here: &Place) -> Past {
     assert_eq!(past.items, again.items);
     assert_eq!(past.held, again.held);
     past
+}
+
+/// What comes back of a socket's durable state, which is all of it.
+pub fn written(saved: Saved) -> Saved {
+    let here = Place { boot: "boot".into(), namespace: 4 };
+    let item = Item { saved, prepared: Prepared::default(), owner: None };
+    let past = recall(&whole(&here, [&item].into_iter(), None), &here);
+    assert_eq!(past.items, [item]);
+    past.items.into_iter().next().map(|item| item.saved).unwrap_or_default()
 }

@@ -5,7 +5,7 @@
 use arbitrary::{Result, Unstructured};
 use mptcpapi::addr;
 use mptcpapi::engine::ids::Slot;
-use mptcpapi::engine::{Device, Entry, Key, Outcome, Peer, Request, Saved, Seen, Time};
+use mptcpapi::engine::{Device, Entry, Facts, Key, Outcome, Peer, Request, Saved, Seen, Time};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Where one's bytes come from.
@@ -207,6 +207,50 @@ impl<'a> Script<'a> {
             3..=5 => Time::from_millis(u64::from(self.word()?)),
             6 => Time::from_secs(u64::from(self.word()?)),
             _ => Time::ZERO,
+        })
+    }
+
+    /// How a subflow fares: well, silent, or anything.
+    pub fn facts(&mut self) -> Result<Facts> {
+        let millis = |s: &mut Self| Ok(Time::from_millis(u64::from(s.word()?)));
+        let kind = self.upto(3)?;
+        if kind == 3 {
+            let long = |s: &mut Self| Ok(Time::from_secs(s.0.arbitrary()?));
+            return Ok(Facts {
+                unacked: self.0.arbitrary()?,
+                backoff: self.0.arbitrary()?,
+                rto: long(self)?,
+                rtt: long(self)?,
+                rttvar: long(self)?,
+                since_ack: long(self)?,
+                since_sent: long(self)?,
+                bytes_acked: self.0.arbitrary()?,
+                bytes_sent: self.0.arbitrary()?,
+                bytes_retrans: self.0.arbitrary()?,
+                segs_out: self.0.arbitrary()?,
+                total_retrans: self.0.arbitrary()?,
+            });
+        }
+        let well = Facts {
+            rto: Time::from_millis(220),
+            rtt: Time::from_millis(20),
+            rttvar: Time::from_millis(5),
+            bytes_acked: 1_000_000,
+            bytes_sent: 1_000_000 + u64::from(self.byte()?),
+            segs_out: 1000,
+            ..Facts::default()
+        };
+        if kind < 2 {
+            return Ok(well);
+        }
+        let backoff = self.upto(6)? as u32;
+        Ok(Facts {
+            unacked: 10,
+            backoff,
+            rto: well.rto * (1 << backoff),
+            since_ack: millis(self)?,
+            since_sent: millis(self)?,
+            ..well
         })
     }
 

@@ -7,13 +7,14 @@ use mptcpapi::engine::ids::Slot;
 use mptcpapi::engine::{Device, Key, Peer, Saved};
 use mptcpapi::manager::Prepared;
 use mptcpapi::wire::{self, Ask, Entry, Reply, Request, Told};
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::time::Duration;
 
 fn addrs() -> Vec<SocketAddr> {
     let v6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
-    vec![([10, 1, 0, 1], 0).into(), ([10, 2, 0, 1], 4711).into(), (v6, 0).into()]
+    let link_local = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 0, 0, 3);
+    vec![([10, 1, 0, 1], 4711).into(), link_local.into(), (v6, 0).into()]
 }
 
 /// What `target` should be tried with.

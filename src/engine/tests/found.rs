@@ -45,3 +45,17 @@ fn an_id_that_was_given_up_is_restored_as_it_was() {
     after.handle(Event::Restore(Box::new(saved.clone())), world.now);
     assert_eq!(after.save(&KEY), Some(saved));
 }
+
+#[test]
+fn all_that_is_leaving_is_restored() {
+    let mut world = World::new(&[]);
+    for net in 0..3 {
+        let addrs = (0..addr::LIST_MAX as u8).map(|n| ([10, 50, net, n], 0).into()).collect();
+        world.request(Request::Remove { addrs, patience: Time::ZERO });
+    }
+    let saved = world.engine.save(&KEY).unwrap();
+    assert_eq!(saved.leaving.len(), 3 * addr::LIST_MAX);
+    let mut after = Engine::default();
+    after.handle(Event::Restore(Box::new(saved.clone())), world.now);
+    assert_eq!(after.save(&KEY), Some(saved));
+}
