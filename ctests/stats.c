@@ -12,6 +12,7 @@
 #include <linux/netlink.h>
 #include <net/if.h>
 #include <sched.h>
+#include <sys/prctl.h>
 
 #define MANY 300
 
@@ -94,6 +95,7 @@ static struct all *read_all(int fd)
 		memcpy(a->tcp_age[i] + 44, a->tcp[i] + 44, 16);
 		memset(a->tcp[i] + 44, 0, 16);
 		memset(a->tcp[i] + 168, 0, 24);         /* how long it was busy */
+		memset(a->tcp[i] + 216, 0, 40);         /* how long it waited; the next one */
 	}
 	return a;
 }
@@ -115,8 +117,9 @@ static int up(const struct all *a, int i)
 	return a->tcp[i][0] == 1 || a->tcp[i][0] == 8;
 }
 
-/* Has this kernel totals (6.5), and the connection's times (6.10)? */
-static int has_totals, has_times;
+/* Has this kernel totals (6.5), and the connection's times (6.10)? Does it show this
+ * user what inet_diag knows of MPTCP (before 6.15 CAP_NET_ADMIN alone)? */
+static int has_totals, has_times, has_ulp;
 
 struct field {
 	uint64_t bit;
@@ -239,18 +242,28 @@ static void check_shares(const struct mptcp_subflow_stats *s, int n, const uint6
 static void check_numbers(int fd)
 {
 	static uint64_t sent[MANY + 10], received[MANY + 10];
-	struct mptcp_subflow_stats *list = NULL, one;
+	static struct mptcp_subflow_stats alone[20];
+	struct mptcp_subflow_stats *list = NULL;
 	struct mptcp_conn_stats conn, again;
 	struct mptcp_subflow *sf = NULL;
 	struct all *a, *b;
 	double end = t_now() + 5;
 	uint64_t all_sent = 0, all_received = 0;
-	int i, k, n, live = 0, pending = 0;
+	int i, k, m, n, live = 0, pending = 0;
 
 	/* The library is asked between two looks that agree. */
 	for (;;) {
 		mptcp_freeallstats(list);
+		mptcp_freesubflows(sf);
 		a = read_all(fd);
+		m = (int)OK(mptcp_getsubflows(fd, &sf));
+		for (i = 0; i < m && m < 20; i++) {
+			struct mptcp_subflow name = sf[i];
+
+			name.flags = 0xffffffff;
+			memset(name.reserved, 0xff, sizeof name.reserved);
+			OK(mptcp_getsubflowstats(fd, &name, &alone[i], sizeof alone[i]));
+		}
 		n = (int)OK(mptcp_getallstats(fd, &conn, sizeof conn, &list, sizeof *list));
 		OK(mptcp_getconnstats(fd, &again, sizeof again));
 		b = read_all(fd);
@@ -259,13 +272,12 @@ static void check_numbers(int fd)
 			break;
 		REQUIRE(t_now() < end);
 	}
-	if (n < 0)
-		return;
+	REQUIRE(n >= 0 && n == m);
 
 	/* The subflows: those of mptcp_getsubflows(), in its order. */
-	CHECK_INT(OK(mptcp_getsubflows(fd, &sf)), n);
 	for (i = k = 0; i < a->n && k < n; i++) {
 		struct mptcp_subflow_stats *s = &list[k];
+		const uint64_t ids = MPTCP_SS_LOCAL_ID | MPTCP_SS_REMOTE_ID;
 		const uint32_t prio = MPTCP_SUBFLOW_PRIO_KNOWN | MPTCP_SUBFLOW_BACKUP | MPTCP_SUBFLOW_PEER_BACKUP;
 
 		pending += a->tcp[i][0] == 2 || a->tcp[i][0] == 3;
@@ -275,7 +287,7 @@ static void check_numbers(int fd)
 		CHECK(!memcmp(&s->subflow.remote, &sf[k].remote, sizeof sf->remote));
 		CHECK_INT(s->subflow.id, sf[k].id);
 		CHECK_INT(s->subflow.flags & ~prio, sf[k].flags);
-		CHECK(s->subflow.flags & MPTCP_SUBFLOW_PRIO_KNOWN);
+		CHECK_INT(!!(s->subflow.flags & MPTCP_SUBFLOW_PRIO_KNOWN), has_ulp);
 		CHECK_INT(!!(s->subflow.flags & MPTCP_SUBFLOW_INITIAL), i == 0);
 		CHECK_INT(s->subflow.id, a->sf[i].id);
 		compare("subflow", s, s->valid, a->tcp[i], EACH(tcp_fields));
@@ -290,8 +302,7 @@ static void check_numbers(int fd)
 		CHECK(s->valid & MPTCP_SS_RTT && s->valid & MPTCP_SS_PACING_RATE);
 		check_mask(s, 296, 6, 21, s->valid);
 		CHECK_INT(s->reserved, 0);
-		CHECK((s->valid & (MPTCP_SS_LOCAL_ID | MPTCP_SS_REMOTE_ID))
-		      == (MPTCP_SS_LOCAL_ID | MPTCP_SS_REMOTE_ID));
+		CHECK_INT(s->valid & ids, has_ulp ? ids : 0);
 		if (i == 0)
 			CHECK(s->local_id == 0 && s->remote_id == 0);
 		CHECK(s->valid & MPTCP_SS_IFINDEX && s->ifindex == (int)if_nametoindex("lo"));
@@ -302,15 +313,14 @@ static void check_numbers(int fd)
 
 		/* The same, asked for alone. */
 		if (n < 20) {
-			sf[k].flags = 0xffffffff;
-			memset(sf[k].reserved, 0xff, sizeof sf[k].reserved);
-			OK(mptcp_getsubflowstats(fd, &sf[k], &one, sizeof one));
-			compare("alone", &one, one.valid, a->tcp[i], EACH(tcp_fields));
-			CHECK(!memcmp(&one.subflow, &s->subflow, sizeof one.subflow));
-			CHECK_INT(one.valid, s->valid);
-			CHECK_INT(one.local_id, s->local_id);
-			CHECK_INT(one.share_sent_ppm, s->share_sent_ppm);
-			CHECK_INT(one.share_received_ppm, s->share_received_ppm);
+			const struct mptcp_subflow_stats *one = &alone[k];
+
+			compare("alone", one, one->valid, a->tcp[i], EACH(tcp_fields));
+			CHECK(!memcmp(&one->subflow, &s->subflow, sizeof one->subflow));
+			CHECK_INT(one->valid, s->valid);
+			CHECK_INT(one->local_id, s->local_id);
+			CHECK_INT(one->share_sent_ppm, s->share_sent_ppm);
+			CHECK_INT(one->share_received_ppm, s->share_received_ppm);
 		}
 		k++;
 	}
@@ -373,12 +383,12 @@ static void simple(const struct fam *f)
 	pair_connectx(&p, f->server, raw_socket(f->domain));
 	/* Nothing has come back yet. */
 	CHECK_INT(conn_flags(p.c), 0);
-	CHECK_INT(conn_flags(p.s), MPTCP_CONN_SERVER | MPTCP_CONN_FULL);
+	CHECK_INT(conn_flags(p.s), has_ulp ? MPTCP_CONN_SERVER | MPTCP_CONN_FULL : 0);
 	check_numbers(p.c);
 	check_numbers(p.s);
 	settle(&p);
 	CHECK_INT(conn_flags(p.c), MPTCP_CONN_FULL);
-	CHECK_INT(conn_flags(p.s), MPTCP_CONN_SERVER | MPTCP_CONN_FULL);
+	CHECK_INT(conn_flags(p.s), MPTCP_CONN_FULL | (has_ulp ? MPTCP_CONN_SERVER : 0));
 	check_numbers(p.c);
 	check_numbers(p.s);
 	CHECK_INT(pump(&p, 300000, NULL, NULL), 0);
@@ -437,7 +447,7 @@ static void *ask_elsewhere(void *arg)
 	REQUIRE(!unshare(CLONE_NEWNET));
 	CHECK_INT(OK(mptcp_getallstats(fd, &conn, sizeof conn, &list, sizeof *list)), 1);
 	CHECK_INT(conn.flags & MPTCP_CONN_SERVER, 0);
-	CHECK_INT(conn.flags & MPTCP_CONN_FULL, has_totals ? MPTCP_CONN_FULL : 0);
+	CHECK_INT(conn.flags & MPTCP_CONN_FULL, MPTCP_CONN_FULL);
 	CHECK_INT(list->valid & ids, 0);
 	CHECK_INT(list->subflow.flags, MPTCP_SUBFLOW_INITIAL);
 	CHECK(list->valid & MPTCP_SS_BYTES_SENT && list->bytes_sent == 2000);
@@ -807,29 +817,25 @@ static void watch(struct pair *p, uint64_t moved, void *arg)
 	struct mptcp_subflow_stats *list = NULL;
 	struct mptcp_conn_stats conn;
 	int i, n = (int)OK(mptcp_getallstats(p->c, &conn, sizeof conn, &list, sizeof *list));
-	uint64_t sent = 0, received = 0, carried = 0;
+	uint64_t sent = 0, received = 0;
 
 	(void)moved;
-	if (!has_totals)
-		return;
+	w->looked++;
+	CHECK_INT(conn.subflows, n);
 	CHECK(conn.bytes_sent >= w->sent && conn.bytes_received >= w->received);
 	w->sent = conn.bytes_sent;
 	w->received = conn.bytes_received;
 	for (i = 0; i < n; i++) {
 		sent += list[i].share_sent_ppm;
 		received += list[i].share_received_ppm;
-		carried += list[i].bytes_sent;
 	}
 	CHECK(sent <= 1000000 && received <= 1000000);
-	if (!w->closes && n == 3) {
+	if (has_totals && !w->closes && n == 3) {
 		CHECK_INT(sent, 1000000);
 		CHECK_INT(conn.closed_bytes_sent, 0);
 		CHECK_INT(conn.closed_bytes_received, 0);
 	}
-	if (n)
-		CHECK(conn.closed_bytes_sent <= conn.bytes_sent + conn.bytes_retrans);
-	CHECK(carried || !sent || conn.bytes_sent);
-	w->looked++;
+	CHECK(conn.closed_bytes_sent <= conn.bytes_sent + conn.bytes_retrans);
 	mptcp_freeallstats(list);
 }
 
@@ -1000,7 +1006,7 @@ static void many(const struct fam *f)
 	/* Without anybody who listens no join is let in. */
 	REQUIRE(monitor >= 0);
 	if (!monitor) {
-		REQUIRE(freopen("/dev/null", "w", stdout) != NULL);
+		REQUIRE(!prctl(PR_SET_PDEATHSIG, SIGKILL) && freopen("/dev/null", "w", stdout));
 		execlp("ip", "ip", "mptcp", "monitor", (char *)NULL);
 		_exit(1);
 	}
@@ -1056,8 +1062,10 @@ static void many(const struct fam *f)
 	AWAIT(count_subflows(p.c) == MANY);
 	AWAIT(count_subflows(p.s) == MANY);
 	CHECK_INT(pump(&p, 2000000, NULL, NULL), 0);
-	check_numbers(p.c);
-	check_numbers(p.s);
+	if (has_totals) {                               /* read_all() has no more than 64 otherwise */
+		check_numbers(p.c);
+		check_numbers(p.s);
+	}
 	n = (int)OK(mptcp_getallstats(p.c, &conn, sizeof conn, &list, 512));
 	CHECK_INT(n, MANY);
 	CHECK_INT(conn.subflows, MANY);
@@ -1096,6 +1104,7 @@ int main(void)
 	a = read_all(p.c);
 	has_totals = a->info_len >= 80;
 	has_times = a->info_len >= 96;
+	has_ulp = !system("ss -tniHO dst 10.9.0.1 | grep -q tcp-ulp-mptcp");
 	OK(mptcp_getcaps(p.c, &caps, sizeof caps));
 	CHECK(caps.works & MPTCP_CAP_CONN_STATS && caps.works & MPTCP_CAP_SUBFLOW_STATS);
 	OK(mptcp_getcaps(-1, &caps, sizeof caps));

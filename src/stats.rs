@@ -291,8 +291,10 @@ impl<'fd> Moment<'fd> {
                 ..common
             };
         };
-        // Whatever arrived with MPTCP's options in it has made it so.
-        let answered = info.bytes_acked.zip(info.bytes_received).map(|both| both != (0, 0));
+        // Data of the peer's, an acknowledgement of ours or a join have made it so.
+        let answered = info.bytes_acked > Some(0)
+            || info.bytes_received > Some(0)
+            || self.subflows.iter().any(|seen| !seen.shown.initial || seen.tcp.carried_received() > Some(0));
         let announced = path::existing().map_or(0, |control| control.peers(&self.socket).len() as u32);
         let received = announced.max(u32::from(info.addrs_accepted));
         ConnectionStats {
@@ -303,10 +305,8 @@ impl<'fd> Moment<'fd> {
             id: Some(info.token),
             checksum: info.checksum,
             fully_established: match flags {
-                Some(flags) => {
-                    Some(flags & uapi::SUBFLOW_FLAG_FULLY_ESTABLISHED != 0 || answered == Some(true))
-                }
-                None => answered.filter(|answered| *answered),
+                Some(flags) => Some(flags & uapi::SUBFLOW_FLAG_FULLY_ESTABLISHED != 0 || answered),
+                None => answered.then_some(true),
             },
             subflows_max: (info.subflows_max != 0).then(|| u32::from(info.subflows_max) + 1),
             retransmits: info.retransmits,
