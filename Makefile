@@ -24,7 +24,7 @@ help:
 	@echo 'make            release build, into build/'
 	@echo 'make check      every test (installs missing Debian packages when root)'
 	@echo 'make demo       two hosts, two paths, a transfer in C, Python and Go'
-	@echo 'make bench      benchmarks, as ratios against raw system calls'
+	@echo 'make bench      benchmarks, as ratios against raw system calls and other path managers'
 	@echo 'make install    DESTDIR= PREFIX=/usr/local LIBDIR='
 	@echo 'make header     writes include/mptcp.h afresh from src/capi'
 
@@ -34,8 +34,8 @@ daemon: $(BUILD)/mptcpapid
 
 $(BUILD)/mptcpapid: $(RUST) daemon/Cargo.toml $(shell find daemon/src -name '*.rs')
 	@mkdir -p $(BUILD)
-	$(CARGO) build --release -p mptcpapid
-	cp target/release/mptcpapid $@
+	$(CARGO) build --profile daemon -p mptcpapid
+	cp target/daemon/mptcpapid $@
 
 # One static library first; both installed files are made from it.
 $(BUILD)/rust/libmptcpapi.a: $(RUST)

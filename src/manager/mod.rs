@@ -9,7 +9,7 @@
 mod call;
 mod hands;
 
-pub use call::{Answer, Call, Facts, Servers, bound_by_application};
+pub use call::{Answer, Call, Facts, Leave, Servers, bound_by_application};
 pub use hands::{CallId, Found, Hands, Job, Lane, Work};
 
 use crate::addr;
@@ -76,7 +76,7 @@ struct JoinListener {
 struct Calling {
     key: Key,
     call: Call,
-    servers: Servers,
+    leave: Leave,
     adopted: bool,
     /// The list to go back to, once the engine has been asked; what is left to
     /// do to a socket that is not connected.
@@ -421,7 +421,7 @@ impl Manager {
             known: self.engine.by_key(&calling.key).cloned(),
             prepared: self.prepared(&calling.key),
             adopted: calling.adopted,
-            servers: calling.servers,
+            leave: calling.leave,
         }))
     }
 
@@ -469,10 +469,10 @@ impl Manager {
     }
 
     /// Begins a call on a socket; its end is told by [`Manager::outcome`].
-    pub fn call(&mut self, key: Key, call: Call, servers: Servers) -> CallId {
+    pub fn call(&mut self, key: Key, call: Call, leave: Leave) -> CallId {
         self.numbers += 1;
         let id = self.numbers;
-        self.calls.insert(id, Calling { key, call, servers, adopted: false, before: None, failure: None });
+        self.calls.insert(id, Calling { key, call, leave, adopted: false, before: None, failure: None });
         self.submit(Lane::Socket(key), Todo::Prepare(id));
         id
     }
@@ -506,7 +506,7 @@ impl Manager {
     /// Goes on with a call whose socket has been looked at.
     fn sighted(&mut self, id: CallId, sight: Sight) {
         let Some(calling) = self.calls.get(&id) else { return };
-        let (key, call) = (calling.key, calling.call.clone());
+        let (key, call, leave) = (calling.key, calling.call.clone(), calling.leave);
         if sight.lost {
             self.forget(key);
         }
@@ -534,8 +534,10 @@ impl Manager {
                 let start = match sight.switched {
                     None => Start::AsIs,
                     Some(_) => {
-                        let addrs = peers.into_iter().skip(1).collect();
-                        self.tell(Event::PeerAddresses { key, addrs });
+                        if leave.peers {
+                            let addrs = peers.into_iter().skip(1).collect();
+                            self.tell(Event::PeerAddresses { key, addrs });
+                        }
                         self.start(&key, sight.host)
                     }
                 };
@@ -736,21 +738,28 @@ impl Manager {
         self.tell(Event::Forget { key });
     }
 
+    /// The initial pair of a connection, and its inode.
+    fn initial(&self, token: u32) -> Option<(SocketAddr, SocketAddr, u64)> {
+        let connection = self.engine.by_token(token)?;
+        connection.initial.map(|(local, remote)| (local, remote, connection.key.inode))
+    }
+
     /// Takes the engine's commands and answers.
     fn run(&mut self) {
         while let Some(command) = self.engine.poll_command() {
-            let initial_of = match command.action {
+            let initial = match command.action {
                 Action::Listen { local } if self.joins.iter().any(|join| join.addr == local) => {
                     self.tell(Event::Done { tag: command.tag, outcome: Outcome::Taken });
                     continue;
                 }
                 Action::Destroy { local, remote } => {
                     let pair = Some((addr::canonical(local), addr::canonical(remote)));
-                    self.engine.by_token(command.token).filter(|c| c.initial == pair).map(|c| c.key.inode)
+                    self.initial(command.token).filter(|(local, remote, _)| pair == Some((*local, *remote)))
                 }
+                Action::End => self.initial(command.token),
                 _ => None,
             };
-            self.submit(Lane::Connection(command.token), Todo::Work(Work::Command { command, initial_of }));
+            self.submit(Lane::Connection(command.token), Todo::Work(Work::Command { command, initial }));
         }
         while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
             self.answered(id, result);
@@ -867,6 +876,7 @@ fn fault(fault: Fault) -> Error {
             libc::EIO,
             "another process holds the path-manager switch of this network namespace for over three seconds",
         ),
+        Fault::Cut => Error::new(libc::EIO, "the switch of the path manager was interrupted again and again"),
         Fault::Kernel(Errno(libc::EISCONN)) => Error::new(
             libc::EOPNOTSUPP,
             "another thread connected the socket meanwhile, before it could be put under path control",

@@ -60,16 +60,16 @@ fn path() -> PathBuf {
     process::environment(c"MPTCPAPI_BROKER").filter(|path| !path.is_empty()).unwrap_or(SOCKET.into()).into()
 }
 
-/// The backend, if the broker answers and serves the calling thread's network
-/// namespace. The error says why not.
-pub fn available() -> Result<&'static dyn PathControl> {
+/// The backend, if the broker answers and serves the socket's network
+/// namespace; without a socket, the calling thread's. The error says why not.
+pub fn available(socket: Option<&Socket<'_>>) -> Result<&'static dyn PathControl> {
     let namespace = match on_a_line(|line| Ok(line.namespace)) {
         Ok(namespace) => namespace,
         // It was there before: no reason to do without.
         Err(_) if STATE.get().is_some() => return Ok(&BROKER),
         Err(error) => return Err(error),
     };
-    match sockopt::thread_netns() {
+    match socket.map_or_else(sockopt::thread_netns, |socket| sockopt::netns_cookie(socket.fd)) {
         Ok(own) if own != namespace => Err(elsewhere()),
         _ => Ok(&BROKER),
     }
@@ -81,7 +81,7 @@ pub fn existing() -> Option<&'static dyn PathControl> {
 }
 
 fn elsewhere() -> Error {
-    Error::new(libc::EOPNOTSUPP, "the broker serves another network namespace than this one")
+    Error::new(libc::EOPNOTSUPP, "the broker serves another network namespace")
 }
 
 fn lost(errno: Errno) -> Error {
@@ -122,6 +122,14 @@ impl Line {
 
     fn intact(&self) -> bool {
         sockopt::cookie(self.fd.as_fd()) == Ok(self.cookie)
+    }
+
+    /// Says something whose reply nobody waits for; it is passed over by the
+    /// next question.
+    fn remark(&mut self, ask: Ask, attached: Option<BorrowedFd<'_>>) -> std::result::Result<(), Errno> {
+        self.tag = self.tag.wrapping_add(1);
+        let message = wire::encode(&Request { tag: self.tag, ask }).map_err(|error| Errno(error.errno()))?;
+        unix::send(self.fd.as_fd(), &message, attached, true)
     }
 
     /// One question, one reply. An errno where the line is of no use any more.
@@ -265,6 +273,15 @@ fn hang_up(cookie: u64) {
     }
 }
 
+/// Tells the broker of something that it believes anyway; where that can't be
+/// said at once, with a reply.
+fn remark(socket: &Socket<'_>, ask: Ask) {
+    let said = on_a_line(|line| Ok(line.remark(ask.clone(), Some(socket.fd))));
+    if !matches!(said, Ok(Ok(()))) {
+        let _ = call(socket, ask, Time::ZERO);
+    }
+}
+
 fn call(socket: &Socket<'_>, ask: Ask, patience: Time) -> Result<Answer> {
     tell(ask, Some(socket.fd), patience)?.into_answer()
 }
@@ -326,11 +343,11 @@ impl PathControl for Broker {
     }
 
     fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr) {
-        let _ = call(socket, Ask::Bound(local), Time::ZERO);
+        remark(socket, Ask::Bound(local));
     }
 
     fn disconnected(&self, socket: &Socket<'_>) {
-        let _ = call(socket, Ask::Disconnected, Time::ZERO);
+        remark(socket, Ask::Disconnected);
     }
 
     fn make_socket(&self, domain: i32, kind: i32) -> Result<OwnedFd> {
@@ -343,7 +360,7 @@ impl PathControl for Broker {
     }
 
     fn forget(&self, socket: &Socket<'_>) {
-        let _ = call(socket, Ask::Forget, Time::ZERO);
+        remark(socket, Ask::Forget);
     }
 
     fn facts(&self, socket: &Socket<'_>) -> Facts {

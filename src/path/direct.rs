@@ -7,7 +7,7 @@ use crate::engine::{Entry, Key, Time};
 use crate::error::{Errno, Error, Result};
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::sockopt;
-use crate::manager::{self, Answer, Call, CallId, Facts, Hands, Manager, Servers};
+use crate::manager::{self, Answer, Call, CallId, Facts, Hands, Leave, Manager, Servers};
 use crate::stream::Socket;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -85,7 +85,7 @@ impl Namespace {
         call: Call,
         fd: BorrowedFd<'_>,
     ) -> std::result::Result<Result<Answer>, CallId> {
-        let id = self.manager.call(key, call, Servers::Never);
+        let id = self.manager.call(key, call, Leave { servers: Servers::Never, peers: true, local: false });
         self.work(Some(fd));
         self.ended.remove(&id).ok_or(id)
     }
