@@ -322,7 +322,7 @@ impl World {
     /// The time after all that.
     fn end(mut self) {
         self.restart();
-        let lists = |c: &Connection| (c.subflows.len() + c.peers.len()) * 64;
+        let lists = |c: &Connection| c.subflows.len() * 256 + c.peers.len() * 64;
         let room = self.known_most * 4096
             + self.engine.connections().map(|c| CONNECTION + lists(c)).sum::<usize>()
             + self.out_most * 512
