@@ -145,7 +145,12 @@ fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32>
         ));
     }
     Ok(match sockopt::info(socket.fd) {
-        Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => info.token,
+        Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => {
+            if let Some(control) = path::existing() {
+                control.connected(key, info.token);
+            }
+            info.token
+        }
         _ => 0,
     })
 }
@@ -184,7 +189,7 @@ fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<
     if !socket.mptcp {
         return Ok(());
     }
-    let choices = match path::control() {
+    let choices = match path::acting() {
         Ok(control) => match control.before_connect(socket, left) {
             Ok(Start::From(choices)) => choices,
             Ok(Start::AsIs) => return Ok(()),

@@ -4,13 +4,16 @@
 
 mod broker;
 mod direct;
+mod watchers;
 
-use crate::engine::Entry;
+use crate::engine::{Entry, Key};
 use crate::error::{Error, Result};
+use crate::events;
 use crate::kernel::process;
 use crate::manager::Facts;
 use crate::stream::Socket;
 use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 pub use crate::manager::{Control, Start};
 pub use broker::SOCKET as BROKER_SOCKET;
@@ -51,10 +54,14 @@ pub trait PathControl {
     fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start>;
     /// Notes that the library bound the socket for connect(2).
     fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr);
+    /// The socket is connected, by this token.
+    fn connected(&self, key: Key, token: u32) {
+        let _ = (key, token);
+    }
     /// The connection attempt failed and the socket was disconnected.
     fn disconnected(&self, socket: &Socket<'_>);
     /// Makes an MPTCP socket that is under control from the start.
-    fn make_socket(&self, domain: i32, kind: i32) -> Result<std::os::fd::OwnedFd>;
+    fn make_socket(&self, domain: i32, kind: i32) -> Result<OwnedFd>;
     /// Forgets all that was asked of the socket.
     fn forget(&self, socket: &Socket<'_>);
     /// What is known of the socket; nothing where that takes making state.
@@ -62,6 +69,9 @@ pub trait PathControl {
     /// Who decides about this socket's paths. An error says why nothing can be
     /// done about them.
     fn control(&self, socket: &Socket<'_>) -> Result<Control>;
+    /// A descriptor that tells of events: of the socket, or of all connections
+    /// that this process has made known.
+    fn subscribe(&self, socket: Option<&Socket<'_>>, events: u32) -> Result<OwnedFd>;
     /// What can be done here.
     fn abilities(&self) -> Abilities;
     /// Which one this is.
@@ -97,6 +107,14 @@ pub fn control() -> Result<&'static dyn PathControl> {
     }
 }
 
+/// The same for a call that will find out by itself whether it can act here.
+pub fn acting() -> Result<&'static dyn PathControl> {
+    match process::environment(c"MPTCPAPI_BACKEND").as_deref() {
+        None | Some("" | "auto" | "direct") => direct::existing().map_or_else(control, Ok),
+        _ => control(),
+    }
+}
+
 /// The backend that can already know of a socket. A query must not make state:
 /// but the broker's stays with the socket, across fork and exec.
 pub fn existing() -> Option<&'static dyn PathControl> {
@@ -107,6 +125,16 @@ pub fn existing() -> Option<&'static dyn PathControl> {
         None | Some("" | "auto" | "broker") => broker::existing().or_else(|| broker::available().ok()),
         _ => None,
     }
+}
+
+/// Does what there is to do for a descriptor of [`PathControl::subscribe`]'s.
+pub fn serve(fd: BorrowedFd<'_>) -> Result<()> {
+    direct::serve(fd).map(drop)
+}
+
+/// The next event of a descriptor of [`PathControl::subscribe`]'s.
+pub fn next_event(fd: BorrowedFd<'_>) -> Result<events::Next> {
+    direct::serve(fd).map(|()| events::Next::Nothing)
 }
 
 /// The list of a socket, `None` where it has none.
