@@ -69,8 +69,12 @@ static int tun(const char *name, const char *netns)
 		die("entering %s", netns);
 	close(ns);
 	fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0) {
+		fprintf(stderr, "/dev/net/tun: %s\n", strerror(errno));
+		exit(77);
+	}
 	snprintf(device.ifr_name, sizeof device.ifr_name, "%s", name);
-	if (fd < 0 || ioctl(fd, TUNSETIFF, &device))
+	if (ioctl(fd, TUNSETIFF, &device))
 		die("making the TUN device %s", name);
 	return fd;
 }

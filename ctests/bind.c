@@ -6,9 +6,9 @@
  *
  * lab:
  * lab: --userspace
+ * lab: --broker= T_USER=1
  */
 #include "raw.h"
-#include <sched.h>
 
 /* An endpoint of the in-kernel path manager: used wherever nothing restricts. */
 static const char *const tempt[2] = { "10.20.0.1", "fd20::1" };
@@ -194,6 +194,24 @@ static void device(const struct fam *f)
 	check_only(&p, pair_of(f->s1, extra));
 }
 
+/* A thread that has gone to another namespace: the broker serves the sockets of the
+ * first one all the same, and no socket of the second. */
+static void *gone(void *arg)
+{
+	int c = *(int *)arg, own;
+
+	t_thread_new_network();
+	OK(add(c, "10.1.0.1 10.2.0.1"));
+	CHECK_STR(laddrs(c), "10.1.0.1 10.2.0.1");
+	OK(rem(c, "10.1.0.1 10.2.0.1"));
+	own = raw_socket(AF_INET);
+	FAILS(EOPNOTSUPP, add(own, "10.1.0.1"));
+	CHECK(strstr(mptcp_errmsg(), "namespace"));
+	CHECK_STR(laddrs(own), "");
+	close(own);
+	return NULL;
+}
+
 /* The socket's namespace counts, not the caller's; direct refuses where they differ. */
 static void namespaces(void)
 {
@@ -205,9 +223,10 @@ static void namespaces(void)
 		struct mptcp_caps caps;
 
 		t_failed = 0;
-		REQUIRE(!unshare(CLONE_NEWNET));
+		t_new_network();
 		CHECK_INT(enabled(c), 1);
-		FAILS(EOPNOTSUPP, add(c, "10.1.0.1"));
+		/* The broker of the lab can't be reached from another namespace. */
+		FAILS(t_broker() ? EPERM : EOPNOTSUPP, add(c, "10.1.0.1"));
 		/* ENABLE would move the descriptor to the caller's namespace. */
 		FAILS(EOPNOTSUPP, set_int(plain, TCP_MULTIPATH_ENABLE, 1));
 		FAILS(EOPNOTSUPP, set_int(c, TCP_MULTIPATH_ENABLE, 0));
@@ -220,6 +239,13 @@ static void namespaces(void)
 	REQUIRE(waitpid(pid, &status, 0) == pid);
 	CHECK_INT(status, 0);
 	OK(add(c, "10.1.0.1"));
+	OK(rem(c, "10.1.0.1"));
+	if (t_broker()) {
+		pthread_t t;
+
+		REQUIRE(!pthread_create(&t, NULL, gone, &c));
+		REQUIRE(!pthread_join(t, NULL));
+	}
 	close(c);
 	close(plain);
 }
@@ -241,6 +267,6 @@ int main(void)
 	}
 	t_ctx = "";
 	namespaces();
-	CHECK(open_fds() - before <= 8);
+	CHECK(open_fds() - before <= t_own_fds());
 	return t_done();
 }

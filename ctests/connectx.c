@@ -7,6 +7,7 @@
  * lab:
  * lab: --user
  * lab: --userspace
+ * lab: --broker= --user
  */
 #include "raw.h"
 
@@ -297,7 +298,7 @@ int main(void)
 {
 	int i, kind, before = (need_mptcp(), open_fds());
 
-	control = geteuid() == 0;
+	control = t_control();
 	for (i = 0; i < 3; i++)
 		for (kind = 0; kind < (control ? 3 : 2); kind++) {
 			char ctx[64];
@@ -314,6 +315,6 @@ int main(void)
 	t_ctx = "";
 	if (control)
 		storm(&t_fams[0]);
-	CHECK(open_fds() - before <= (control ? 8 : 0));
+	CHECK(open_fds() - before <= t_own_fds());
 	return t_done();
 }

@@ -5,6 +5,7 @@
  *
  * lab:
  * lab: --userspace
+ * lab: --broker= T_USER=1
  */
 #include "raw.h"
 
@@ -401,6 +402,6 @@ int main(void)
 		announced(&t_fams[i]);
 	}
 	t_ctx = "";
-	CHECK(open_fds() - before <= 8);
+	CHECK(open_fds() - before <= t_own_fds());
 	return t_done();
 }

@@ -7,10 +7,10 @@
  *
  * lab:
  * lab: --userspace
+ * lab: --broker= T_USER=1
  */
 #include "raw.h"
 #include <net/if.h>
-#include <sched.h>
 
 #define PORT 4000
 
@@ -19,7 +19,7 @@ static void serve(int ready, int go)
 	int l;
 	char c = 0;
 
-	REQUIRE(!unshare(CLONE_NEWNET));
+	t_new_network();
 	REQUIRE(write(ready, &c, 1) == 1);
 	REQUIRE(read(go, &c, 1) == 1);          /* the links are there */
 	sh("ip link set lo up; ip addr add 10.11.0.2/24 dev s1; ip addr add 10.12.0.2/24 dev s2;"

@@ -6,6 +6,7 @@
  *
  * lab:
  * lab: --user
+ * lab: --broker= --user
  */
 #include "raw.h"
 #include <linux/filter.h>
@@ -448,9 +449,9 @@ int main(void)
 	used(AF_INET);
 	used(AF_INET6);
 	freebind();
-	if (!geteuid())
+	if (t_control())
 		switched();
 	t_ctx = "";
-	CHECK(open_fds() - before <= (geteuid() ? 0 : 8));
+	CHECK(open_fds() - before <= t_own_fds());
 	return t_done();
 }

@@ -235,8 +235,32 @@ T int kernel_pm(void)
 	return v == 0;
 }
 
+/* system(), as root where the test ever was. */
+T int raw_system(const char *command)
+{
+	int status = -1;
+	pid_t pid = fork();
+
+	if (!pid) {
+		t_root();
+		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+		_exit(127);
+	}
+	return pid < 0 || waitpid(pid, &status, 0) != pid ? -1 : status;
+}
+
+T void sh(const char *command)
+{
+	int rc = raw_system(command);
+
+	if (rc) {
+		t_fail(__FILE__, __LINE__, "%s: exit %d, giving up", command, rc);
+		exit(1);
+	}
+}
+
 /* Does MPTCP_INFO show which path manager an unconnected socket has (6.12 does, 6.1
- * doesn't)? Needs CAP_NET_ADMIN; where the in-kernel one rules, one socket is switched. */
+ * doesn't)? Needs root, as sh() does; where the in-kernel one rules, one socket is switched. */
 T int shows_switch(void)
 {
 	unsigned char info[96];
@@ -245,26 +269,16 @@ T int shows_switch(void)
 	struct sockaddr_in sa;
 
 	memset(&sa, 0, sizeof sa);
-	if (kernel && system("echo 1 > /proc/sys/net/mptcp/pm_type"))
+	if (kernel && raw_system("echo 1 > /proc/sys/net/mptcp/pm_type"))
 		return 0;
 	if (kernel)
 		(void)connect(fd, (struct sockaddr *)&sa, sizeof sa);
-	if (kernel && system("echo 0 > /proc/sys/net/mptcp/pm_type"))
+	if (kernel && raw_system("echo 0 > /proc/sys/net/mptcp/pm_type"))
 		exit(1);
 	memset(info, 0xff, sizeof info);
 	(void)getsockopt(fd, RAW_SOL_MPTCP, RAW_INFO, info, &len);
 	close(fd);
 	return info[3] == 0;
-}
-
-T void sh(const char *command)
-{
-	int rc = system(command);
-
-	if (rc) {
-		t_fail(__FILE__, __LINE__, "%s: exit %d, giving up", command, rc);
-		exit(1);
-	}
 }
 
 #endif

@@ -6,6 +6,7 @@
  *
  * lab:
  * lab: --user
+ * lab: --broker= T_USER=1
  * lab: --userspace
  * lab: MPTCPAPI_BACKEND=none
  */
@@ -504,7 +505,7 @@ int main(void)
 	int i, before = (need_mptcp(), open_fds());
 	const char *backend = getenv("MPTCPAPI_BACKEND");
 
-	control = geteuid() == 0 && !backend;
+	control = t_control() && !backend;
 	for (i = 0; i < 3; i++) {
 		const struct fam *f = &t_fams[i];
 
@@ -516,13 +517,13 @@ int main(void)
 		fallback(f, 1, 0);
 		fallback(f, 0, 1);
 	}
-	if (geteuid() == 0)
+	if (t_sets_up())
 		for (i = 0; i < 2 * (1 + control); i++) {
 			t_ctx = i % 2 ? "late, IPv6" : "late, IPv4";
 			late(&t_fams[i % 2], i / 2);
 		}
 	/* Where the namespace lets us have the kernel make subflows. */
-	if (geteuid() == 0 && kernel_pm()) {
+	if (t_sets_up() && kernel_pm()) {
 		for (i = 0; i < 2; i++) {
 			t_ctx = t_fams[i].name;
 			several(&t_fams[i]);
@@ -531,6 +532,6 @@ int main(void)
 		pending();
 	}
 	t_ctx = "";
-	CHECK(open_fds() - before <= (control ? 8 : 0));
+	CHECK(open_fds() - before <= (backend ? 0 : t_own_fds()));
 	return t_done();
 }

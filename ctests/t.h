@@ -13,18 +13,22 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <sys/un.h>
@@ -40,6 +44,85 @@
 
 #define T __attribute__((unused)) static
 #define SENTINEL 4242           /* no errno has this number */
+
+/* ---- who runs this --------------------------------------------------- */
+
+#define T_NOBODY 65534
+
+/*
+ * With T_USER in the environment the test is an ordinary user's: neither uid is
+ * root's and no capability is effective, so that is what the library sees. Only the
+ * saved uid is 0, for children that set things up: see t_root().
+ */
+__attribute__((constructor)) static void t_become_user(void)
+{
+	if (!getenv("T_USER") || getuid())
+		return;
+	if (setgroups(0, NULL) || setresgid(T_NOBODY, T_NOBODY, 0) || setresuid(T_NOBODY, T_NOBODY, 0)
+	    || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)) {        /* /proc/self is the user's own */
+		perror("becoming an ordinary user");
+		_exit(1);
+	}
+}
+
+/* In a child that never uses the library: root again, where it ever was. */
+T void t_root(void)
+{
+	if (getenv("T_USER") && (setresuid(0, 0, 0) || setresgid(0, 0, 0))) {
+		perror("becoming root");
+		_exit(1);
+	}
+}
+
+/* In a child: a network namespace of its own, with nothing in it. */
+T void t_new_network(void)
+{
+	t_root();
+	if (unshare(CLONE_NEWNET)) {
+		perror("a new network namespace");
+		_exit(1);
+	}
+	t_become_user();
+}
+
+/* The same for the calling thread alone, whose credentials are its own to the kernel. */
+T void t_thread_new_network(void)
+{
+	if (syscall(SYS_setresuid, 0, 0, 0) || unshare(CLONE_NEWNET)
+	    || syscall(SYS_setresuid, T_NOBODY, T_NOBODY, 0)) {
+		perror("a new network namespace for a thread");
+		_exit(1);
+	}
+}
+
+/* Does that work? */
+T int t_sets_up(void)
+{
+	return getenv("T_USER") || !geteuid();
+}
+
+/* Is the broker of tests/lab there? */
+T int t_broker(void)
+{
+	const char *name = getenv("MPTCPAPI_BROKER");
+
+	return name && *name == '@';
+}
+
+/* Can anybody act on paths? */
+T int t_control(void)
+{
+	return t_broker() || !geteuid();
+}
+
+/* So many descriptors the library may keep: a line to the broker for each of a few
+ * threads; or what the direct backend has open. */
+T int t_own_fds(void)
+{
+	return t_broker() ? 4 : geteuid() ? 0 : 8;
+}
+
+#define T_BACKEND (t_broker() ? MPTCP_BACKEND_BROKER : MPTCP_BACKEND_DIRECT)
 
 /* ---- checks ---------------------------------------------------------- */
 

@@ -78,7 +78,7 @@ pub fn capabilities(fd: Option<BorrowedFd<'_>>) -> Result<Capabilities> {
         works = (works & !CONNID) | SUBFLOWS;
         missing = socket.map(|s| s.no_mptcp());
     }
-    let control = path::control();
+    let control = socket.as_ref().map_or_else(path::control, path::control_of);
     let mut found = Capabilities {
         works,
         backend: control.as_ref().map_or(Backend::None, |control| control.backend()),

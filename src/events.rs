@@ -165,7 +165,11 @@ pub fn subscribe(about: About<'_>, events: u32) -> Result<OwnedFd> {
     if events & !(ALL | CURRENT | What::Overflow.bit()) != 0 {
         return Err(Error::new(libc::EINVAL, format!("events {events:#x}: a bit that is none")));
     }
-    path::control()?.subscribe(socket.as_ref(), events)
+    let control = match &socket {
+        Some(socket) => path::control_of(socket)?,
+        None => path::control()?,
+    };
+    control.subscribe(socket.as_ref(), events)
 }
 
 /// What a subscription has to tell.

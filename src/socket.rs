@@ -255,7 +255,7 @@ fn steerable(socket: &Socket<'_>) -> Result<&'static dyn PathControl> {
     if stage == Stage::Ended {
         return Err(socket.not_connected());
     }
-    path::control()
+    path::control_of(socket)
 }
 
 /// Local addresses: the list; without one, before the connection the address
@@ -280,7 +280,7 @@ pub fn local_addresses(fd: impl AsFd) -> Result<Vec<SocketAddr>> {
 pub fn peer_addresses(fd: impl AsFd) -> Result<Vec<SocketAddr>> {
     let socket = Socket::of(fd.as_fd())?;
     let used = subflows(socket.fd)?.into_iter().map(|s| s.remote);
-    let announced = path::existing().map(|control| control.facts(&socket).peers).unwrap_or_default();
+    let announced = path::existing(&socket).map(|control| control.facts(&socket).peers).unwrap_or_default();
     Ok(distinct(used.chain(announced)))
 }
 
@@ -305,7 +305,7 @@ pub fn enable(fd: impl AsFd, on: bool) -> Result<()> {
     }
     if on != socket.mptcp {
         let fresh = fresh_socket(&socket, on)?;
-        let control = path::existing().filter(|_| !on);
+        let control = path::existing(&socket).filter(|_| !on);
         // What ADD has bound goes with the list.
         let bound = !control.is_some_and(|control| bound_by_us(control, &socket));
         options::carry(&socket, fresh.as_fd(), bound)?;
@@ -344,7 +344,7 @@ pub(crate) fn restrict_to_binding(socket: &Socket<'_>) -> Result<bool> {
     if !bound_to_something(socket) {
         return Ok(false);
     }
-    if let Ok(control) = path::control()
+    if let Ok(control) = path::control_of(socket)
         && let Err(error) = control.respect_binding(socket)
         && !matches!(error.errno(), libc::EPERM | libc::EOPNOTSUPP)
     {
@@ -372,7 +372,7 @@ fn fresh_socket(socket: &Socket<'_>, mptcp: bool) -> Result<OwnedFd> {
     // One that is bound will be restricted: made under control, its first
     // subflow has address id 0 (KERNEL: a switch can lose that).
     if bound_to_something(socket)
-        && let Ok(control) = path::control()
+        && let Ok(control) = path::control_of(socket)
         && let Ok(fresh) = control.make_socket(socket.domain(), kind)
     {
         return Ok(fresh);

@@ -56,6 +56,7 @@ pub struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Port 0 for any.
+    #[serde(with = "scoped")]
     pub addr: SocketAddr,
     /// Its subflows are for backup.
     pub backup: bool,
@@ -76,6 +77,7 @@ pub enum Ask {
     /// TCP_MULTIPATH_REMOVE.
     Remove {
         /// Port 0 names every port.
+        #[serde(with = "scoped")]
         addrs: Vec<SocketAddr>,
         /// How long to wait for alternatives.
         patience: Duration,
@@ -83,7 +85,7 @@ pub enum Ask {
     /// Restrict a bound socket to what it is bound to.
     RespectBinding,
     /// Make ready for connect(2) to the first of these.
-    BeforeConnect(Vec<SocketAddr>),
+    BeforeConnect(#[serde(with = "scoped")] Vec<SocketAddr>),
     /// Put under control; nothing else yet.
     Take,
     /// Who decides about its paths?
@@ -91,7 +93,7 @@ pub enum Ask {
     /// What is known of it?
     Facts,
     /// The library has bound it.
-    Bound(SocketAddr),
+    Bound(#[serde(with = "scoped")] SocketAddr),
     /// An attempt to connect has failed and it was disconnected.
     Disconnected,
     /// Nothing that was asked of it counts any more.
@@ -124,16 +126,19 @@ pub enum Told {
     },
     /// To [`Ask::BeforeConnect`]: bind to one of these, best first; `None`: to
     /// nothing else than now.
-    Start(Option<Vec<SocketAddr>>),
+    Start(#[serde(with = "scoped")] Option<Vec<SocketAddr>>),
     /// To [`Ask::Control`]: by us, or by the in-kernel path manager.
     Control(Option<bool>),
     /// To [`Ask::Facts`].
     Facts {
         /// The list, `None` where there is none.
+        #[serde(with = "scoped")]
         list: Option<Vec<SocketAddr>>,
         /// Addresses of the peer, announced or named.
+        #[serde(with = "scoped")]
         peers: Vec<SocketAddr>,
         /// What the library bound it to.
+        #[serde(with = "scoped")]
         bound: Option<SocketAddr>,
     },
 }
@@ -246,6 +251,113 @@ impl Told {
     }
 }
 
+/// Addresses with their scope, which link-local ones need and serde's own form
+/// of an address leaves out: `#[serde(with = "scoped")]`.
+pub mod scoped {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+    /// What consists of addresses.
+    pub trait Scoped: Sized {
+        /// How it is written.
+        type Form: Serialize + for<'a> Deserialize<'a>;
+        /// Its written form.
+        fn form(&self) -> Self::Form;
+        /// What the written form is of.
+        fn of(form: Self::Form) -> Self;
+    }
+
+    /// An address and port as they are written.
+    #[derive(Debug, Serialize, Deserialize)]
+    pub enum Address {
+        /// IPv4.
+        V4(Ipv4Addr, u16),
+        /// IPv6, with the scope id.
+        V6(Ipv6Addr, u16, u32),
+    }
+
+    impl Scoped for SocketAddr {
+        type Form = Address;
+        fn form(&self) -> Address {
+            match self {
+                Self::V4(addr) => Address::V4(*addr.ip(), addr.port()),
+                Self::V6(addr) => Address::V6(*addr.ip(), addr.port(), addr.scope_id()),
+            }
+        }
+        fn of(form: Address) -> Self {
+            match form {
+                Address::V4(ip, port) => (ip, port).into(),
+                Address::V6(ip, port, scope) => SocketAddrV6::new(ip, port, 0, scope).into(),
+            }
+        }
+    }
+
+    impl<T: Scoped> Scoped for Vec<T> {
+        type Form = Vec<T::Form>;
+        fn form(&self) -> Self::Form {
+            self.iter().map(T::form).collect()
+        }
+        fn of(form: Self::Form) -> Self {
+            form.into_iter().map(T::of).collect()
+        }
+    }
+
+    impl<T: Scoped> Scoped for Option<T> {
+        type Form = Option<T::Form>;
+        fn form(&self) -> Self::Form {
+            self.as_ref().map(T::form)
+        }
+        fn of(form: Self::Form) -> Self {
+            form.map(T::of)
+        }
+    }
+
+    macro_rules! itself {
+        ($($number:ty),*) => {
+            $(impl Scoped for $number {
+                type Form = Self;
+                fn form(&self) -> Self {
+                    *self
+                }
+                fn of(form: Self) -> Self {
+                    form
+                }
+            })*
+        };
+    }
+    itself!(u8, u16, u32);
+
+    impl<A: Scoped, B: Scoped> Scoped for (A, B) {
+        type Form = (A::Form, B::Form);
+        fn form(&self) -> Self::Form {
+            (self.0.form(), self.1.form())
+        }
+        fn of(form: Self::Form) -> Self {
+            (A::of(form.0), B::of(form.1))
+        }
+    }
+
+    impl<A: Scoped, B: Scoped, C: Scoped> Scoped for (A, B, C) {
+        type Form = (A::Form, B::Form, C::Form);
+        fn form(&self) -> Self::Form {
+            (self.0.form(), self.1.form(), self.2.form())
+        }
+        fn of(form: Self::Form) -> Self {
+            (A::of(form.0), B::of(form.1), C::of(form.2))
+        }
+    }
+
+    /// For serde.
+    pub fn serialize<T: Scoped, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        value.form().serialize(serializer)
+    }
+
+    /// For serde.
+    pub fn deserialize<'a, T: Scoped, D: Deserializer<'a>>(deserializer: D) -> Result<T, D::Error> {
+        T::Form::deserialize(deserializer).map(T::of)
+    }
+}
+
 /// The bytes of a message. EMSGSIZE above [`LIMIT`].
 pub fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
     let bytes = encode_any(message)?;
@@ -285,7 +397,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn addrs() -> impl Strategy<Value = Vec<SocketAddr>> {
-        let addr = (any::<std::net::IpAddr>(), any::<u16>()).prop_map(SocketAddr::from);
+        let addr = (any::<std::net::IpAddr>(), any::<u16>(), any::<u32>()).prop_map(|(ip, port, scope)| {
+            let mut addr = SocketAddr::new(ip, port);
+            if let SocketAddr::V6(addr) = &mut addr {
+                addr.set_scope_id(scope);
+            }
+            addr
+        });
         proptest::collection::vec(addr, 0..70)
     }
 
@@ -342,7 +460,7 @@ mod tests {
 
     #[test]
     fn a_full_list_fits() {
-        let addr = "[fd00::1]:1".parse().unwrap();
+        let addr = "[fe80::1%4294967295]:1".parse().unwrap();
         let entries = vec![Entry { addr, backup: true, advertise: true, subflow: true }; addr::LIST_MAX];
         assert!(encode(&Request { tag: u32::MAX, ask: Ask::Add(entries) }).is_ok());
     }

@@ -7,7 +7,7 @@ use crate::log::log;
 use mptcpapi::engine::ids::Slot;
 use mptcpapi::engine::{self, Device, Key, Peer, Saved};
 use mptcpapi::manager::Prepared;
-use mptcpapi::wire;
+use mptcpapi::wire::{self, scoped};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -38,11 +38,8 @@ pub struct Item {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Record {
-    /// The first one: of which boot and namespace the others are.
-    Begin {
-        boot: String,
-        namespace: u64,
-    },
+    /// The first one: where the others are of.
+    Begin(Place),
     Socket(Box<Written>),
     Gone(wire::Key),
     /// What the namespace's path manager was before a server's list.
@@ -57,19 +54,29 @@ struct Written {
     server: bool,
     listed: bool,
     entries: Vec<wire::Entry>,
+    #[serde(with = "scoped")]
     bound: Option<SocketAddr>,
+    #[serde(with = "scoped")]
     device: Option<(u32, Vec<SocketAddr>)>,
+    #[serde(with = "scoped")]
     excluded: Vec<SocketAddr>,
+    #[serde(with = "scoped")]
     leaving: Vec<SocketAddr>,
+    #[serde(with = "scoped")]
     initial: Option<(SocketAddr, SocketAddr)>,
+    #[serde(with = "scoped")]
     peers: Vec<(Option<u8>, SocketAddr)>,
+    #[serde(with = "scoped")]
     ids: Vec<(u8, SocketAddr, u16)>,
     last_id: u8,
+    #[serde(with = "scoped")]
     announced: Vec<(SocketAddr, u8)>,
+    #[serde(with = "scoped")]
     missed: Vec<(SocketAddr, SocketAddr)>,
     foreign: bool,
     unclaimed: bool,
     switched: bool,
+    #[serde(with = "scoped")]
     bound_by_us: Option<SocketAddr>,
     virgin: bool,
     owner: Option<Owner>,
@@ -149,11 +156,20 @@ pub struct Past {
     pub held: Option<String>,
 }
 
+/// What a file is of; in another place it tells nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Of the kernel's boot_id.
+    pub boot: String,
+    /// SO_NETNS_COOKIE.
+    pub namespace: u64,
+}
+
 /// The file.
 pub struct Journal {
     path: PathBuf,
     file: File,
-    begin: Record,
+    place: Place,
     unwritten: Vec<u8>,
     size: usize,
     /// To be written afresh above this size.
@@ -168,16 +184,16 @@ impl Journal {
     pub fn open(directory: &Path, namespace: u64) -> Result<(Self, Past), String> {
         let path = directory.join("journal");
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let begin = Record::Begin { boot: boot.trim().to_owned(), namespace };
+        let place = Place { boot: boot.trim().to_owned(), namespace };
         let past = match read(&path) {
-            Ok(bytes) => recall(&bytes, &begin),
+            Ok(bytes) => recall(&bytes, &place),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Past::default(),
             Err(e) => return Err(format!("{}: {e}", path.display())),
         };
         let mut journal = Self {
             file: create(&path).map_err(|e| format!("{}: {e}", path.display()))?,
             path,
-            begin,
+            place,
             unwritten: Vec::new(),
             size: 0,
             limit: LIMIT,
@@ -229,12 +245,7 @@ impl Journal {
             std::fs::rename(&fresh, &self.path)?;
             Ok(file)
         };
-        let mut bytes = Vec::new();
-        append(&mut bytes, &self.begin);
-        items.for_each(|item| append(&mut bytes, &Record::Socket(Box::new(item.into()))));
-        if let Some(held) = held {
-            append(&mut bytes, &Record::Held(Some(held.to_owned())));
-        }
+        let bytes = whole(&self.place, items, held);
         self.file = write(&bytes).map_err(|e| format!("{}: {e}", fresh.display()))?;
         self.unwritten.clear();
         self.size = bytes.len();
@@ -266,13 +277,29 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A record: its length, a checksum, its bytes.
+/// The bytes of a file that tells this and no more.
+pub fn whole<'a>(place: &Place, items: impl Iterator<Item = &'a Item>, held: Option<&str>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    append(&mut bytes, &Record::Begin(place.clone()));
+    items.for_each(|item| append(&mut bytes, &Record::Socket(Box::new(item.into()))));
+    if let Some(held) = held {
+        append(&mut bytes, &Record::Held(Some(held.to_owned())));
+    }
+    bytes
+}
+
 fn append(out: &mut Vec<u8>, record: &Record) {
-    let Ok(bytes) = wire::encode_any(record) else { return };
-    let Ok(len) = u32::try_from(bytes.len()) else { return };
+    if let Ok(bytes) = wire::encode_any(record) {
+        frame(out, &bytes);
+    }
+}
+
+/// A record in the file: its length, a checksum, its bytes.
+pub fn frame(out: &mut Vec<u8>, record: &[u8]) {
+    let Ok(len) = u32::try_from(record.len()) else { return };
     out.extend_from_slice(&len.to_ne_bytes());
-    out.extend_from_slice(&checksum(&bytes).to_ne_bytes());
-    out.extend_from_slice(&bytes);
+    out.extend_from_slice(&checksum(record).to_ne_bytes());
+    out.extend_from_slice(record);
 }
 
 /// FNV-1a: against a record cut short, not against malice.
@@ -293,24 +320,19 @@ fn records(mut bytes: &[u8]) -> impl Iterator<Item = Record> {
     })
 }
 
-/// What these bytes tell, if they are of this boot and namespace; up to the
-/// first record that is damaged.
-fn recall(bytes: &[u8], here: &Record) -> Past {
+/// What these bytes tell, if they are of this place; up to the first record
+/// that is damaged.
+pub fn recall(bytes: &[u8], here: &Place) -> Past {
     let mut records = records(bytes);
-    let same = match (records.next(), here) {
-        (Some(Record::Begin { boot, namespace }), Record::Begin { boot: b, namespace: n }) => {
-            boot == *b && namespace == *n
-        }
-        _ => false,
-    };
     let mut past = Past::default();
-    if !same {
-        return past;
+    match records.next() {
+        Some(Record::Begin(place)) if place == *here => {}
+        _ => return past,
     }
     let mut items: HashMap<wire::Key, (usize, Item)> = HashMap::new();
     for (at, record) in records.enumerate() {
         match record {
-            Record::Begin { .. } => {}
+            Record::Begin(_) => {}
             Record::Socket(written) => {
                 items.insert(written.key, (at, (*written).into()));
             }
@@ -328,9 +350,15 @@ fn recall(bytes: &[u8], here: &Record) -> Past {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::{Ipv6Addr, SocketAddrV6};
 
     fn item(n: u64) -> Item {
-        let addr = |n: u64| SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 7));
+        let addr = |n: u64| -> SocketAddr {
+            match n % 2 {
+                0 => ([10, 0, (n >> 8) as u8, n as u8], 7).into(),
+                _ => SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n as u16), 7, 0, 3).into(),
+            }
+        };
         Item {
             saved: Saved {
                 key: Key { cookie: n, inode: n + 1 },
@@ -356,8 +384,8 @@ mod tests {
         }
     }
 
-    fn here() -> Record {
-        Record::Begin { boot: "b".into(), namespace: 4 }
+    fn here() -> Place {
+        Place { boot: "b".into(), namespace: 4 }
     }
 
     proptest! {
@@ -366,8 +394,7 @@ mod tests {
             ops in proptest::collection::vec((0u64..8, any::<bool>()), 0..40),
             torn in 0usize..40,
         ) {
-            let mut bytes = Vec::new();
-            append(&mut bytes, &here());
+            let mut bytes = whole(&here(), [].iter(), None);
             let mut expected = Vec::new();
             for (n, gone) in ops {
                 expected.retain(|known: &Item| known.saved.key.cookie != n);
@@ -393,9 +420,7 @@ mod tests {
 
     #[test]
     fn another_boot_or_namespace_tells_nothing() {
-        let mut bytes = Vec::new();
-        append(&mut bytes, &Record::Begin { boot: "b".into(), namespace: 5 });
-        append(&mut bytes, &Record::Socket(Box::new((&item(1)).into())));
+        let bytes = whole(&Place { namespace: 5, ..here() }, [item(1)].iter(), None);
         assert!(recall(&bytes, &here()).items.is_empty());
     }
 }

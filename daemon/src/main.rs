@@ -8,6 +8,7 @@ mod journal;
 mod links;
 mod log;
 mod policy;
+mod turns;
 mod warden;
 
 use broker::{Broker, Start};
@@ -103,6 +104,7 @@ fn policy(options: &Options) -> Result<Policy, String> {
         None => Policy::default(),
     };
     policy.manage |= options.manage;
+    policy.learn_subordinates(&std::fs::read_to_string(policy::SUBUID).unwrap_or_default());
     Ok(policy)
 }
 
@@ -197,6 +199,12 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
+    // The journal and systemd see to a fresh start; one thread less would be
+    // seen to by nobody.
+    std::panic::set_hook(Box::new(|panic| {
+        log!(Error, "a bug: {panic}");
+        std::process::abort();
+    }));
     let options = match options() {
         Ok(Some(options)) => options,
         Ok(None) => return ExitCode::SUCCESS,

@@ -109,7 +109,7 @@ pub struct TcpFacts {
 
 impl TcpFacts {
     /// Reads a tcp_info of any length.
-    fn parse(info: &[u8]) -> Self {
+    pub fn parse(info: &[u8]) -> Self {
         let byte = |at: usize| info.get(at).copied().unwrap_or(0);
         let word = |at| read(info, at).map_or(0, u32::from_ne_bytes);
         let long = |at| read(info, at).map_or(0, u64::from_ne_bytes);
@@ -198,7 +198,8 @@ fn read<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 impl Record {
-    fn parse(reply: &Received<'_>) -> Option<Self> {
+    /// Reads struct inet_diag_msg and its attributes.
+    pub fn parse(reply: &Received<'_>) -> Option<Self> {
         let body = reply.payload;
         let family = i32::from(*body.first()?);
         let device = u32::from_ne_bytes(read(body, 40)?);
@@ -223,7 +224,8 @@ impl Record {
 }
 
 impl Subflow {
-    fn parse(attributes: &[u8]) -> Option<Self> {
+    /// Reads the attributes of a record.
+    pub fn parse(attributes: &[u8]) -> Option<Self> {
         let mptcp = find(find(attributes, INET_DIAG_ULP_INFO)?, ULP_INFO_MPTCP)?;
         let word = |kind| find(mptcp, kind).and_then(|v| v.try_into().ok()).map(u32::from_ne_bytes);
         let byte = |kind| find(mptcp, kind).and_then(|v| v.first()).copied();

@@ -30,7 +30,8 @@ impl Family {
         family.ok_or_else(|| Errno(libc::ENOENT).into())
     }
 
-    fn parse(reply: &Received<'_>) -> Option<Self> {
+    /// Reads the answer to CTRL_CMD_GETFAMILY.
+    pub fn parse(reply: &Received<'_>) -> Option<Self> {
         let body = reply.payload.get(4..)?;
         let id = u16::from_ne_bytes(find(body, CTRL_ATTR_FAMILY_ID)?.try_into().ok()?);
         let group = attributes(find(body, CTRL_ATTR_MCAST_GROUPS).unwrap_or_default())
@@ -76,7 +77,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     /// Reads the answer to GET_ADDR.
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub fn parse(payload: &[u8]) -> Option<Self> {
         let body = find(payload.get(4..)?, PM_ATTR_ADDR)?;
         let word = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u32::from_ne_bytes);
         let port = find(body, PM_ADDR_PORT).and_then(|v| v.try_into().ok()).map_or(0, u16::from_ne_bytes);
@@ -100,7 +101,7 @@ pub struct Limits {
 
 impl Limits {
     /// Reads the answer to GET_LIMITS.
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub fn parse(payload: &[u8]) -> Option<Self> {
         let body = payload.get(4..)?;
         let word = |kind| find(body, kind).and_then(|v| v.try_into().ok()).map(u32::from_ne_bytes);
         Some(Self { subflows: word(PM_ATTR_SUBFLOWS)?, add_addr_accepted: word(PM_ATTR_RCV_ADD_ADDRS)? })

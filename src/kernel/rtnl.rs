@@ -40,7 +40,7 @@ pub enum Change {
 
 impl Change {
     /// Reads one message; `None` for those of other matters.
-    fn parse(message: &Received<'_>) -> Option<Self> {
+    pub fn parse(message: &Received<'_>) -> Option<Self> {
         match message.kind {
             libc::RTM_NEWLINK => Self::link(message.payload, true),
             libc::RTM_DELLINK => Self::link(message.payload, false),

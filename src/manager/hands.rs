@@ -9,10 +9,10 @@
 use super::call::{Asked, Seen, Settled, Switched};
 use super::{Prepared, fault, no_privilege, refused, scoped};
 use crate::addr;
-use crate::engine::{Action, Command, Event, Key, Outcome, Seen as SeenSubflow};
+use crate::engine::{Action, Command, Event, Facts, Key, Outcome, Seen as SeenSubflow, Time};
 use crate::error::{Errno, Error, Result};
-use crate::kernel::diag::{Diag, Record};
-use crate::kernel::latch::Latch;
+use crate::kernel::diag::{Diag, Record, TcpFacts};
+use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, route, sockopt, uapi};
@@ -53,8 +53,8 @@ pub enum Work {
     Command {
         /// Which.
         command: Command,
-        /// Inode of the connection, where the pair is the initial one.
-        initial_of: Option<u64>,
+        /// The connection's initial pair, where that matters, and its inode.
+        initial: Option<(SocketAddr, SocketAddr, u64)>,
         /// The connection was heard of just now: the token is still its own.
         fresh: bool,
     },
@@ -222,11 +222,8 @@ impl Hands {
 
     /// The same, after a look whether that is what a killed process left.
     pub fn in_userspace_mode(&mut self) -> bool {
-        if self.userspace_mode() {
-            // Without a lock file there is no record either.
-            let _ = self.latch.repair();
-        }
-        self.userspace_mode()
+        // Without a lock file there is no record either.
+        self.userspace_mode() && (self.latch.repair().is_err() || self.userspace_mode())
     }
 
     /// Puts the whole namespace in userspace mode, for a listener's list. What
@@ -238,7 +235,7 @@ impl Hands {
     /// Why sockets can't be switched here, if so.
     pub fn switchable(&self) -> Result<()> {
         match self.latch.writable() {
-            Err(errno) if !self.userspace_mode() => Err(fault(crate::kernel::latch::Fault::ReadOnly(errno))),
+            Err(errno) if !self.userspace_mode() => Err(fault(Fault::ReadOnly(errno))),
             _ => Ok(()),
         }
     }
@@ -262,7 +259,7 @@ impl Hands {
     pub fn run(&mut self, work: Work, fd: Option<BorrowedFd<'_>>) -> Found {
         let lost = || Error::new(libc::EBADF, "the socket was closed meanwhile");
         match work {
-            Work::Command { command, initial_of, fresh } => self.command(&command, initial_of, fresh),
+            Work::Command { command, initial, fresh } => self.command(&command, initial, fresh),
             Work::Survey => Found::Census(self.survey()),
             Work::Look(look) => self.look(look),
             Work::Identify { record, pairs } => self.identify(&record, pairs),
@@ -285,8 +282,17 @@ impl Hands {
         }
     }
 
-    fn command(&mut self, command: &Command, initial_of: Option<u64>, fresh: bool) -> Found {
+    fn command(
+        &mut self,
+        command: &Command,
+        initial: Option<(SocketAddr, SocketAddr, u64)>,
+        fresh: bool,
+    ) -> Found {
         let tag = command.tag;
+        if let Action::Watch { local, remote } = command.action {
+            let facts = self.diag.facts(&local, &remote).ok().flatten().map(|tcp| fares(&tcp));
+            return Found::Event(Event::Watched { tag, facts });
+        }
         if let Action::Route { remote } = command.action {
             return Found::Event(Event::Routed { tag, local: route::source(&remote).ok() });
         }
@@ -300,7 +306,7 @@ impl Hands {
                 Err(refusal) => Found::Event(Event::Done { tag, outcome: Outcome::Refused(refusal.errno.0) }),
             };
         }
-        Found::Event(Event::Done { tag, outcome: self.carry_out(command, initial_of) })
+        Found::Event(Event::Done { tag, outcome: self.carry_out(command, initial) })
     }
 
     /// Whether the token is still the connection's: it could be another's.
@@ -314,13 +320,13 @@ impl Hands {
         }
     }
 
-    fn carry_out(&mut self, command: &Command, initial_of: Option<u64>) -> Outcome {
+    fn carry_out(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Outcome {
         let token = command.token;
         let result = match command.action {
             Action::Create { local, id, remote, backup, ifindex } => {
                 self.commands.create(token, &pm::Local { addr: local, id, backup, ifindex }, &remote)
             }
-            Action::Destroy { local, remote } => self.close_subflow(token, &local, &remote, initial_of),
+            Action::Destroy { local, remote } => self.close_subflow(token, &local, &remote, initial),
             Action::Announce { local, id } => {
                 let ifindex = 0;
                 self.commands.announce(token, &pm::Local { addr: local, id, backup: false, ifindex })
@@ -329,7 +335,13 @@ impl Hands {
             Action::SetBackup { local, remote, backup } => {
                 self.commands.set_backup(token, &local, &remote, backup)
             }
-            Action::Listen { .. } | Action::Route { .. } => Ok(()),
+            Action::End => match initial {
+                Some((local, remote, _)) => {
+                    self.commands.end(&mut self.diag, token, (&local, &remote), END_ID)
+                }
+                None => Ok(()),
+            },
+            Action::Listen { .. } | Action::Route { .. } | Action::Watch { .. } => Ok(()),
         };
         match result {
             Ok(()) => Outcome::Taken,
@@ -357,10 +369,10 @@ impl Hands {
         token: u32,
         local: &SocketAddr,
         remote: &SocketAddr,
-        initial_of: Option<u64>,
+        initial: Option<(SocketAddr, SocketAddr, u64)>,
     ) -> std::result::Result<(), Refusal> {
         self.commands.destroy(token, local, remote)?;
-        if let Some(inode) = initial_of
+        if let Some((_, _, inode)) = initial
             && let Ok(Some(record)) = self.diag.tuple(local, remote)
             && is_up(record.state)
             && record.inode == inode
@@ -523,8 +535,13 @@ impl Hands {
         if !as_made {
             let mut tries = 0;
             loop {
-                keeping(fd, |fd| self.latch.switch(fd).map_err(fault))?;
                 tries += 1;
+                match keeping(fd, |fd| self.latch.switch(fd)) {
+                    // A crowded machine: it may have been in time all the same.
+                    Err(Fault::Cut) if !(self.shows && shown()) && tries < TRIES_WHEN_CUT => continue,
+                    Err(Fault::Cut) if self.shows && shown() => break,
+                    other => other.map_err(fault)?,
+                }
                 // Somebody without our lock can undo the switch; a kernel that
                 // doesn't show it, or a namespace without limits, is believed.
                 if shown() {
@@ -534,7 +551,7 @@ impl Hands {
                 if !self.shows || !tells_limits() {
                     break;
                 }
-                if tries == 3 {
+                if tries >= 3 {
                     return Err(Error::new(
                         libc::EIO,
                         "another process changes net.mptcp.path_manager without the common lock: the socket is not \
@@ -548,12 +565,19 @@ impl Hands {
 
     /// Gives an unconnected socket back to the namespace's path manager.
     pub(super) fn release(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
-        keeping(fd, |fd| self.latch.release(fd).map_err(fault))
+        keeping(fd, |fd| self.latch.release(fd)).map_err(fault)
     }
 
     /// Makes a socket under the userspace path manager.
     pub fn socket(&mut self, domain: i32, kind: i32) -> Result<OwnedFd> {
-        self.latch.socket(domain, kind, libc::IPPROTO_MPTCP).map_err(fault)
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.latch.socket(domain, kind, libc::IPPROTO_MPTCP) {
+                Err(Fault::Cut) if tries < TRIES_WHEN_CUT => {}
+                other => return other.map_err(fault),
+            }
+        }
     }
 
     /// Whether the application has disconnected an unconnected socket, which
@@ -565,6 +589,33 @@ impl Hands {
         prepared.switched && (in_kernel() || (prepared.virgin && sockopt::first_id(fd) == Some(0)))
     }
 }
+
+/// The address id of what ends a connection: the last that is given out.
+const END_ID: u8 = 255;
+
+/// How a subflow fares, in the engine's words.
+fn fares(tcp: &TcpFacts) -> Facts {
+    let micros = |us: u32| Time::from_micros(us.into());
+    let millis = |ms: u32| Time::from_millis(ms.into());
+    Facts {
+        unacked: tcp.unacked,
+        // Probes of a closed window are answered.
+        backoff: if tcp.probes == 0 { tcp.backoff.into() } else { 0 },
+        rto: micros(tcp.rto_us),
+        rtt: micros(tcp.rtt_us),
+        rttvar: micros(tcp.rttvar_us),
+        since_ack: millis(tcp.last_ack_recv_ms),
+        since_sent: millis(tcp.last_data_sent_ms),
+        bytes_acked: tcp.bytes_acked,
+        bytes_sent: tcp.bytes_sent,
+        bytes_retrans: tcp.bytes_retrans,
+        segs_out: tcp.segs_out,
+        total_retrans: tcp.total_retrans,
+    }
+}
+
+/// A millisecond is long, unless the thread is kept from running.
+const TRIES_WHEN_CUT: u32 = 50;
 
 /// Whether MPTCP_INFO of a fresh socket tells the in-kernel limits: then a
 /// switched one can show that it is, by saying 0 (not on 6.1).
@@ -585,7 +636,10 @@ fn shows_since_long() -> bool {
 
 /// Runs `act`, which disconnects the socket, and gives it back the options
 /// that this loses: TCP_CONGESTION and TCP_MAXSEG.
-fn keeping(fd: BorrowedFd<'_>, act: impl FnOnce(BorrowedFd<'_>) -> Result<()>) -> Result<()> {
+fn keeping<E>(
+    fd: BorrowedFd<'_>,
+    act: impl FnOnce(BorrowedFd<'_>) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
     let mut congestion = [0u8; 16];
     let len = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut congestion);
     let maxseg = sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG);

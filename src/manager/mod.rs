@@ -772,22 +772,29 @@ impl Manager {
         self.tell(Event::Forget { key });
     }
 
+    /// The initial pair of a connection, and its inode.
+    fn initial(&self, token: u32) -> Option<(SocketAddr, SocketAddr, u64)> {
+        let connection = self.engine.by_token(token)?;
+        connection.initial.map(|(local, remote)| (local, remote, connection.key.inode))
+    }
+
     /// Takes the engine's commands and answers.
     fn run(&mut self) {
         while let Some(command) = self.engine.poll_command() {
-            let initial_of = match command.action {
+            let initial = match command.action {
                 Action::Listen { local } if self.joins.iter().any(|join| join.addr == local) => {
                     self.tell(Event::Done { tag: command.tag, outcome: Outcome::Taken });
                     continue;
                 }
                 Action::Destroy { local, remote } => {
                     let pair = Some((addr::canonical(local), addr::canonical(remote)));
-                    self.engine.by_token(command.token).filter(|c| c.initial == pair).map(|c| c.key.inode)
+                    self.initial(command.token).filter(|(local, remote, _)| pair == Some((*local, *remote)))
                 }
+                Action::End => self.initial(command.token),
                 _ => None,
             };
             let fresh = self.fresh.contains(&command.token);
-            let work = Work::Command { command, initial_of, fresh };
+            let work = Work::Command { command, initial, fresh };
             self.submit(Lane::Connection(command.token), Todo::Work(work));
         }
         while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
@@ -905,6 +912,7 @@ fn fault(fault: Fault) -> Error {
             libc::EIO,
             "another process holds the path-manager switch of this network namespace for over three seconds",
         ),
+        Fault::Cut => Error::new(libc::EIO, "the switch of the path manager was interrupted again and again"),
         Fault::Kernel(Errno(libc::EISCONN)) => Error::new(
             libc::EOPNOTSUPP,
             "another thread connected the socket meanwhile, before it could be put under path control",

@@ -80,25 +80,36 @@ pub trait PathControl {
 
 /// The backend that acts for this process: MPTCPAPI_BACKEND names one, else
 /// the broker if it answers, else this process itself if it may; the one that
-/// has acted before goes on. The error says why there is none.
+/// has acted before goes on. It is for the calling thread's network namespace.
+/// The error says why there is none.
 pub fn control() -> Result<&'static dyn PathControl> {
+    choose(None)
+}
+
+/// The same for a socket, whose network namespace counts.
+pub fn control_of(socket: &Socket<'_>) -> Result<&'static dyn PathControl> {
+    choose(Some(socket))
+}
+
+fn choose(socket: Option<&Socket<'_>>) -> Result<&'static dyn PathControl> {
     let wish = process::environment(c"MPTCPAPI_BACKEND");
     match wish.as_deref() {
         None | Some("" | "auto") => {
-            if direct::existing().is_some() {
-                return direct::available();
+            if let Some(direct) = direct::existing() {
+                // A call on a socket finds out by itself whether it can act.
+                return if socket.is_some() { Ok(direct) } else { direct::available() };
             }
-            let no_broker = match broker::available() {
+            let no_broker = match broker::available(socket) {
                 Ok(broker) => return Ok(broker),
                 Err(error) => error,
             };
             direct::available().map_err(|no_privilege| match no_privilege.errno() {
-                libc::EPERM => Error::new(libc::EPERM, format!("{no_broker}; {no_privilege}")),
+                libc::EPERM => Error::new(no_broker.errno(), format!("{no_broker}; {no_privilege}")),
                 _ => no_privilege,
             })
         }
         Some("direct") => direct::available(),
-        Some("broker") => broker::available(),
+        Some("broker") => broker::available(socket),
         Some("none") => Err(Error::new(libc::EPERM, "MPTCPAPI_BACKEND=none: path control is switched off")),
         Some(other) => Err(Error::new(
             libc::EPERM,
@@ -107,22 +118,16 @@ pub fn control() -> Result<&'static dyn PathControl> {
     }
 }
 
-/// The same for a call that will find out by itself whether it can act here.
-pub fn acting() -> Result<&'static dyn PathControl> {
-    match process::environment(c"MPTCPAPI_BACKEND").as_deref() {
-        None | Some("" | "auto" | "direct") => direct::existing().map_or_else(control, Ok),
-        _ => control(),
-    }
-}
-
-/// The backend that can already know of a socket. A query must not make state:
+/// The backend that can already know of this socket. A query must not make state:
 /// but the broker's stays with the socket, across fork and exec.
-pub fn existing() -> Option<&'static dyn PathControl> {
+pub fn existing(socket: &Socket<'_>) -> Option<&'static dyn PathControl> {
     if let Some(direct) = direct::existing() {
         return Some(direct);
     }
     match process::environment(c"MPTCPAPI_BACKEND").as_deref() {
-        None | Some("" | "auto" | "broker") => broker::existing().or_else(|| broker::available().ok()),
+        None | Some("" | "auto" | "broker") => {
+            broker::existing().or_else(|| broker::available(Some(socket)).ok())
+        }
         _ => None,
     }
 }
@@ -139,5 +144,5 @@ pub fn next_event(fd: BorrowedFd<'_>) -> Result<events::Next> {
 
 /// The list of a socket, `None` where it has none.
 pub fn list(socket: &Socket<'_>) -> Option<Vec<SocketAddr>> {
-    existing()?.facts(socket).list
+    existing(socket)?.facts(socket).list
 }
