@@ -34,7 +34,7 @@ pub enum Task {
     /// A manager's job.
     Job {
         /// Which.
-        job: Job,
+        job: Box<Job>,
         /// The descriptor of the call that it is part of.
         fd: Option<Arc<OwnedFd>>,
         /// For whom.

@@ -143,6 +143,11 @@ pub struct Manager {
     /// Connections that something was heard of since the survey began.
     touched: HashSet<u32>,
     service: Service,
+    /// Those that the last step heard of: there just now.
+    fresh: HashSet<u32>,
+    /// The socket that was connected last, and its token: most often the next
+    /// that is told of.
+    connected: Option<(Key, u32)>,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
 }
@@ -197,6 +202,8 @@ impl Manager {
             survey_at: Time::ZERO,
             touched: HashSet::new(),
             service: Service::Claimed,
+            fresh: HashSet::new(),
+            connected: None,
             held: None,
         })
     }
@@ -242,9 +249,14 @@ impl Manager {
     /// numbers then must not be read, written or accepted from.
     pub fn intact(&self) -> bool {
         let own = |fd: BorrowedFd<'_>, cookie| sockopt::cookie(fd) == Ok(cookie);
-        own(self.events.as_fd(), self.events_cookie)
+        self.hears()
             && own(self.diag.as_fd(), self.diag_cookie)
             && self.joins.iter().all(|join| own(join.socket.as_fd(), join.own_cookie))
+    }
+
+    /// The same for the event socket alone.
+    pub fn hears(&self) -> bool {
+        sockopt::cookie(self.events.as_fd()) == Ok(self.events_cookie)
     }
 
     /// Opens everything anew and keeps what is known. The old descriptors are
@@ -287,7 +299,9 @@ impl Manager {
         let mut heard = Vec::new();
         let overrun = self.events.drain(|event| heard.push(event)) == Err(Errno(libc::ENOBUFS));
         let mut listeners_changed = false;
+        self.fresh.clear();
         for event in heard {
+            self.fresh.extend(event.token());
             listeners_changed |=
                 matches!(event, pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. });
             self.translate(event);
@@ -299,6 +313,7 @@ impl Manager {
         }
         if overrun {
             self.unsure = true;
+            self.fresh.clear();
         }
         let now = Self::now();
         if self.unsure && !self.surveying && self.survey_at <= now {
@@ -386,6 +401,10 @@ impl Manager {
         if self.engine.waiting() == 0 {
             return None;
         }
+        if let Some((key, _)) = self.connected.filter(|(_, known)| *known == token) {
+            self.connected = None;
+            return self.engine.knows_cookie(key.cookie).then_some(key);
+        }
         let record = self.diag.connection(token).ok()??;
         let key = Key { cookie: record.cookie, inode: record.inode };
         self.engine.knows_cookie(key.cookie).then_some(key)
@@ -467,6 +486,16 @@ impl Manager {
                 None => self.leave(lane),
             }
         }
+    }
+
+    /// Whether [`Manager::poll_job`] has one that can be done from anywhere.
+    pub fn has_jobs(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether something waits for a thread of this network namespace.
+    pub fn homesick(&self) -> bool {
+        !self.away.is_empty()
     }
 
     /// Nobody works in this lane any more.
@@ -792,6 +821,11 @@ impl Manager {
         self.prepared.entry(key).or_default().bound = bound;
     }
 
+    /// Notes what the application's own connect(2) has shown.
+    pub fn note_connected(&mut self, key: Key, token: u32) {
+        self.connected = Some((key, token));
+    }
+
     /// Notes a socket that was made under control.
     pub fn note_switched(&mut self, key: Key) {
         self.prepared.entry(key).or_default().switched = true;
@@ -831,7 +865,9 @@ impl Manager {
                 Action::End => self.initial(command.token),
                 _ => None,
             };
-            self.submit(Lane::Connection(command.token), Todo::Work(Work::Command { command, initial }));
+            let fresh = self.fresh.contains(&command.token);
+            let work = Work::Command { command, initial, fresh };
+            self.submit(Lane::Connection(command.token), Todo::Work(work));
         }
         while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
             self.answered(id, result);
