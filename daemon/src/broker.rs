@@ -369,7 +369,7 @@ impl Broker {
                 }
                 (None, Lane::Namespace) => NOBODY,
             };
-            self.tasks.push(user, Task::Job { job, fd, user });
+            self.tasks.push(user, Task::Job { job: Box::new(job), fd, user });
         }
     }
 
