@@ -8,18 +8,20 @@ use crate::journal::{Item, Journal, Owner, Past};
 use crate::links::Links;
 use crate::log::log;
 use crate::policy::Policy;
+use crate::turns::Turns;
 use crate::warden::Timer;
 use mptcpapi::engine::{Key, Phase};
 use mptcpapi::kernel::{sockopt, unix};
-use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers};
+use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
 use mptcpapi::stream::Socket;
 use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::eventfd::EventFd;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +76,8 @@ struct Pending {
 struct User {
     clients: u32,
     sockets: u32,
+    /// Descriptors of it that wait to be closed.
+    scrap: usize,
     /// Requests left, and when that was.
     tokens: f64,
     counted: Time,
@@ -124,10 +128,20 @@ pub struct Broker {
     orphans: HashMap<Key, (i32, Time)>,
     calls: HashMap<CallId, Pending>,
     deadlines: BTreeSet<(Time, CallId)>,
-    ready: VecDeque<Task>,
+    /// Clients that have said something.
+    calling: Turns<ClientId>,
+    tasks: Turns<Task>,
     /// What is to be closed, when nothing better is to be done.
-    rubbish: VecDeque<Task>,
-    held: HashMap<u32, VecDeque<Task>>,
+    rubbish: Turns<Task>,
+    taken: u64,
+    /// Descriptors that this process may have.
+    room: usize,
+    /// Those among them that wait to be closed.
+    scrap: usize,
+    /// Nobody is accepted before.
+    admit_at: Option<Time>,
+    /// When it was last told that there is no room.
+    complained: Option<Time>,
     /// When the leader looks again by itself.
     until: Option<Time>,
     swept: Time,
@@ -144,6 +158,12 @@ const LINKS: u64 = 4;
 const WARDEN: u64 = 5;
 /// Accepted at a time.
 const ACCEPT: usize = 64;
+/// Messages read at a time.
+const HEED: usize = 64;
+/// Descriptors of a user that may wait to be closed.
+const SCRAP: usize = 256;
+/// How long nobody is accepted where there is no room.
+const PAUSE: Time = Time::from_millis(100);
 
 impl Broker {
     /// A broker on these; all is watched from now on.
@@ -186,18 +206,30 @@ impl Broker {
             orphans: HashMap::new(),
             calls: HashMap::new(),
             deadlines: BTreeSet::new(),
-            ready: VecDeque::new(),
-            rubbish: VecDeque::new(),
-            held: HashMap::new(),
+            calling: Turns::default(),
+            tasks: Turns::default(),
+            rubbish: Turns::default(),
+            taken: 0,
+            room: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft as usize),
+            scrap: 0,
+            admit_at: None,
+            complained: None,
             until: None,
             swept: Manager::now(),
         };
         broker.links.look(&mut broker.manager);
+        if broker.policy.manage {
+            match broker.look.latch().hold() {
+                Ok(original) => broker.manager.set_held(original),
+                Err(fault) => log!(Error, "userspace mode: {fault:?}"),
+            }
+        }
         if let Some((journal, past)) = journal {
             broker.recall(past);
             broker.journal = Some(journal);
         }
         broker.manager.watch_changes();
+        broker.serve_others();
         Ok(broker)
     }
 
@@ -287,52 +319,45 @@ impl Broker {
     }
 
     fn due(&self) -> Option<Time> {
+        if self.has_callers() {
+            return Some(Time::ZERO);
+        }
         let call = self.deadlines.first().map(|(at, _)| *at);
-        let sweep = (!self.owners.is_empty() || !self.orphans.is_empty()).then_some(self.swept + SWEEP);
-        [call, sweep, self.manager.next_timeout(), self.crew.next_look()].into_iter().flatten().min()
+        let sweep = Some(self.swept + SWEEP);
+        let engine = self.manager.next_timeout();
+        [call, sweep, engine, self.admit_at].into_iter().flatten().min()
     }
 
     /// How long the leader may wait.
     pub fn timeout(&mut self) -> Option<Time> {
         let now = Manager::now();
-        let busy = self.has_tasks().then_some(now + Time::from_millis(4));
-        self.until = [self.due(), busy].into_iter().flatten().min();
+        self.until = self.due();
         self.until.map(|until| until.saturating_sub(now))
     }
 
     /// The next task that may begin.
     pub fn next_task(&mut self) -> Option<Task> {
         self.fill();
-        self.ready.pop_front()
+        let room = |user| self.crew.has_room(user);
+        self.taken += 1;
+        // Now and then what is to be closed, whatever else there is to do.
+        if self.taken % 16 == 0
+            && let Some(task) = self.rubbish.pop(room)
+        {
+            return Some(task);
+        }
+        self.tasks.pop(room).or_else(|| self.rubbish.pop(room))
     }
 
     /// Whether there is one.
     pub fn has_tasks(&mut self) -> bool {
         self.fill();
-        !self.ready.is_empty()
+        let room = |user| self.crew.has_room(user);
+        self.tasks.any(room) || self.rubbish.any(room)
     }
 
-    /// Gets one task ready, if there is one whose user has room.
+    /// Takes the manager's jobs.
     fn fill(&mut self) {
-        if let Some(task) = self.ready.pop_front() {
-            if self.crew.has_room(task.user()) {
-                self.ready.push_front(task);
-                return;
-            }
-            self.held.entry(task.user()).or_default().push_back(task);
-        }
-        let roomy = self.held.keys().find(|user| self.crew.has_room(**user)).copied();
-        if let Some(user) = roomy {
-            if let Some(held) = self.held.get_mut(&user) {
-                self.ready.extend(held.pop_front());
-                if held.is_empty() {
-                    self.held.remove(&user);
-                }
-            }
-            if !self.ready.is_empty() {
-                return;
-            }
-        }
         while let Some(job) = self.manager.poll_job(true) {
             let pending = job.call.and_then(|id| self.calls.get(&id));
             let fd = pending.map(|pending| Arc::clone(&pending.fd));
@@ -344,20 +369,40 @@ impl Broker {
                 }
                 (None, Lane::Namespace) => NOBODY,
             };
-            let task = Task::Job { job, fd, user };
-            if self.crew.has_room(user) {
-                self.ready.push_back(task);
-                return;
-            }
-            self.held.entry(user).or_default().push_back(task);
+            self.tasks.push(user, Task::Job { job, fd, user });
         }
-        while let Some(task) = self.rubbish.pop_front() {
-            if self.crew.has_room(task.user()) {
-                self.ready.push_back(task);
-                return;
-            }
-            self.held.entry(task.user()).or_default().push_back(task);
+    }
+
+    /// Has descriptors closed that came from outside.
+    fn scrap(&mut self, user: u32, fds: Vec<OwnedFd>) {
+        self.scrap += fds.len();
+        self.users.entry(user).or_default().scrap += fds.len();
+        self.rubbish.push(user, Task::Close(user, fds));
+    }
+
+    /// They are closed.
+    pub fn scrapped(&mut self, user: u32, count: usize) {
+        self.scrap = self.scrap.saturating_sub(count);
+        if let Some(user) = self.users.get_mut(&user) {
+            user.scrap = user.scrap.saturating_sub(count);
         }
+    }
+
+    /// The next client to be heard. One of a user whose descriptors can't be
+    /// closed has to wait for that: each message can bring many more.
+    fn next_caller(&mut self) -> Option<ClientId> {
+        let (users, full) = (&self.users, self.is_full());
+        self.calling.pop(|user| !full && users.get(&user).is_none_or(|user| user.scrap < SCRAP))
+    }
+
+    fn has_callers(&self) -> bool {
+        !self.is_full()
+            && self.calling.any(|user| self.users.get(&user).is_none_or(|user| user.scrap < SCRAP))
+    }
+
+    /// Descriptors of sockets take a quarter of all that there may be.
+    fn is_full(&self) -> bool {
+        self.calls.len() + self.scrap >= self.room / 4
     }
 
     fn owner(&self, cookie: u64) -> u32 {
@@ -376,18 +421,28 @@ impl Broker {
                     self.cut += u64::from(self.warden.ended());
                 }
                 LINKS => self.links.read(&mut self.manager),
-                client => self.heed(client),
+                client => {
+                    if let Some(uid) = self.clients.get(&client).map(|client| client.uid) {
+                        self.calling.push(uid, client);
+                    }
+                }
             }
+        }
+        for _ in 0..HEED {
+            let Some(client) = self.next_caller() else { break };
+            self.heed(client);
         }
         self.manager.step();
         for (user, fd) in self.finish_calls() {
             self.discard(user, fd);
         }
         let now = Manager::now();
-        self.expire(now);
-        for user in self.crew.look(now) {
-            log!(Warning, "user {user} holds a worker up: a socket does not let go of its lock");
+        if self.admit_at.is_some_and(|at| at <= now) {
+            self.admit_at = None;
+            let mut event = EpollEvent::new(EpollFlags::EPOLLIN, LISTENER);
+            let _ = self.epoll.modify(&self.listener, &mut event);
         }
+        self.expire(now);
         if now.saturating_sub(self.swept) >= SWEEP {
             self.swept = now;
             self.sweep(now);
@@ -420,17 +475,31 @@ impl Broker {
         }
     }
 
+    /// Leaves those who connect where they are for a while.
+    fn admit_nobody(&mut self, why: &str) {
+        let now = Manager::now();
+        let mut nothing = EpollEvent::new(EpollFlags::empty(), LISTENER);
+        if self.epoll.modify(&self.listener, &mut nothing).is_ok() {
+            self.admit_at = Some(now + PAUSE);
+        }
+        if self.complained.is_none_or(|at| now.saturating_sub(at) >= Time::from_secs(60)) {
+            self.complained = Some(now);
+            log!(Warning, "no client can be accepted: {why}");
+        }
+    }
+
     fn admit(&mut self) {
         for _ in 0..ACCEPT {
+            if self.clients.len() >= self.room / 2 || self.is_full() {
+                return self.admit_nobody("this process has as many clients as it can");
+            }
             let fd = match unix::accept(self.listener.as_fd()) {
                 Ok(fd) => fd,
                 Err(Errno(libc::EAGAIN)) => return,
-                Err(errno) => {
-                    log!(Warning, "accepting a client: {errno}");
-                    return;
-                }
+                Err(errno) => return self.admit_nobody(&errno.to_string()),
             };
-            let Ok(who) = unix::credentials(fd.as_fd()) else { continue };
+            let Ok(mut who) = unix::credentials(fd.as_fd()) else { continue };
+            who.uid = self.policy.owner(who.uid);
             let rights = self.policy.rights(who.uid);
             let user = self.users.entry(who.uid).or_default();
             if !rights.allow || user.clients >= rights.clients {
@@ -440,15 +509,16 @@ impl Broker {
                     (libc::EACCES, "the broker's policy lets this user do nothing")
                 };
                 say(&fd, 0, &Told::Refused { errno, words: words.into() });
-                // It has sent nothing that was received: closing can wait for
-                // what is in its queue.
-                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
+                // Closing it can wait for what is in its queue.
+                if !unix::drain(fd.as_fd()) {
+                    self.scrap(who.uid, vec![fd]);
+                }
                 continue;
             }
             self.numbers += 1;
             let id = self.numbers;
             if self.epoll.add(&fd, EpollEvent::new(listen_once(), id)).is_err() {
-                self.rubbish.push_back(Task::Close(who.uid, vec![fd]));
+                self.scrap(who.uid, vec![fd]);
                 continue;
             }
             user.clients += 1;
@@ -486,7 +556,7 @@ impl Broker {
                 };
                 if let Some((error, fd)) = refused {
                     self.answer(id, tag, &Told::from(Err(error)));
-                    self.rubbish.push_back(Task::Close(uid, vec![fd]));
+                    self.scrap(uid, vec![fd]);
                 }
             }
             _ => {
@@ -500,7 +570,7 @@ impl Broker {
                     say(&client.fd, 0, &Told::Refused { errno, words: words.into() });
                 }
                 if !fds.is_empty() {
-                    self.rubbish.push_back(Task::Close(uid, fds));
+                    self.scrap(uid, fds);
                 }
                 self.dismiss(id);
             }
@@ -573,7 +643,7 @@ impl Broker {
         let Some(call) = call else {
             self.flush();
             self.answer(id, tag, &Told::Done);
-            self.rubbish.push_back(Task::Close(uid, vec![fd]));
+            self.scrap(uid, vec![fd]);
             return None;
         };
         let registers = !matches!(call, Call::Control | Call::Facts);
@@ -586,7 +656,11 @@ impl Broker {
         };
         let rights = self.policy.rights(uid);
         let servers = if rights.servers { Servers::Allowed } else { Servers::Forbidden };
-        let leave = Leave { servers, peers: rights.peers };
+        let local = match &call {
+            Call::Add(entries) => entries.iter().all(|entry| self.links.has(entry.addr.ip())),
+            _ => false,
+        };
+        let leave = Leave { servers, peers: rights.peers, local };
         let deadline = Manager::now() + PATIENCE + patience;
         let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));
@@ -727,7 +801,7 @@ impl Broker {
     /// Has a descriptor closed, unless a thread has it still, which then does.
     fn discard(&mut self, user: u32, fd: Arc<OwnedFd>) {
         if let Ok(fd) = Arc::try_unwrap(fd) {
-            self.rubbish.push_back(Task::Close(user, vec![fd]));
+            self.scrap(user, vec![fd]);
         }
     }
 
@@ -758,7 +832,7 @@ impl Broker {
                 self.orphans.insert(key, (client.pid, now));
             }
         }
-        self.rubbish.push_back(Task::Close(client.uid, vec![client.fd]));
+        self.scrap(client.uid, vec![client.fd]);
     }
 
     /// Sees to what the engine has changed.
@@ -796,8 +870,19 @@ impl Broker {
         }
     }
 
+    /// In userspace mode the in-kernel path manager serves nobody: so we do in
+    /// its place. Else only those that a switch has caught.
+    fn serve_others(&mut self) {
+        let all = self.policy.manage || self.manager.held().is_some() || self.look.userspace_mode();
+        self.manager.serve(if all { Service::All } else { Service::Strays });
+    }
+
     /// Forgets sockets whose program is gone, connected or not.
     fn sweep(&mut self, now: Time) {
+        if !self.policy.manage {
+            self.manager.end_hold();
+        }
+        self.serve_others();
         match std::mem::take(&mut self.cut) {
             0 => {}
             cut => {
@@ -822,7 +907,10 @@ impl Broker {
             client.waiting.retain(|key| !open(key) && manager.engine().knows_cookie(key.cookie));
         }
         self.users.retain(|_, user| {
-            user.clients > 0 || user.sockets > 0 || now.saturating_sub(user.counted) < Time::from_secs(10)
+            user.clients > 0
+                || user.sockets > 0
+                || user.scrap > 0
+                || now.saturating_sub(user.counted) < Time::from_secs(10)
         });
     }
 }

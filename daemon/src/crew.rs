@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The threads. All are alike: each takes a task if there is one, else the
 //! lead if nobody has it: waiting for what happens, and deciding. So what is
-//! decided is carried out at once by whoever decided it, and no thread is ever
-//! waited for.
+//! decided is carried out at once by whoever decided it. One more watches: it
+//! wakes another where somebody does not come back within a millisecond.
 //!
 //! A task can wait without end for a socket's lock. A thread that is not back
 //! in time is given up: another takes its place, and its user is served no
@@ -21,14 +21,15 @@ use std::time::Duration;
 const CREW: usize = 4;
 /// Threads in all.
 const CREW_MAX: usize = 256;
-/// Events taken at a time.
-const BATCH: usize = 256;
+/// Events taken at a time: all, as a rule, so that each user has its turn.
+const BATCH: usize = 4096;
 const STACK: usize = 256 << 10;
 
 /// What the threads share.
 pub struct Ship {
     broker: Mutex<Broker>,
     work: Condvar,
+    watch: Condvar,
     epoll: Arc<Epoll>,
     warden: Arc<Timer>,
     namespace: u64,
@@ -43,10 +44,20 @@ impl Ship {
 /// Runs the broker until it is told to stop, and gives it back.
 pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), String> {
     let warden = broker.warden();
-    let ship = Arc::new(Ship { broker: Mutex::new(broker), work: Condvar::new(), epoll, warden, namespace });
+    let ship = Arc::new(Ship {
+        broker: Mutex::new(broker),
+        work: Condvar::new(),
+        watch: Condvar::new(),
+        epoll,
+        warden,
+        namespace,
+    });
     for _ in 1..CREW {
         enlist(&ship)?;
     }
+    let watched = Arc::clone(&ship);
+    let watcher = std::thread::Builder::new().name("watch".into()).stack_size(STACK);
+    watcher.spawn(move || watch(&watched)).map_err(|e| format!("no thread: {e}"))?;
     let hands = hands(&ship)?;
     serve(&ship, hands, true);
     ship.lock().stop();
@@ -81,19 +92,19 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
         broker.crew.threads += 1;
     }
     let number = broker.crew.number();
+    let mut events = vec![EpollEvent::empty(); BATCH];
     loop {
         if broker.crew.done {
             ship.work.notify_all();
+            ship.watch.notify_all();
             return;
         }
-        // Somebody must be left to lead.
-        let led = broker.crew.led || broker.crew.idle > 0;
-        if led && let Some(task) = broker.next_task() {
+        if let Some(task) = broker.next_task() {
             broker.crew.begin(number, task.user());
-            let call_one = broker.crew.idle > 0 && (!broker.crew.led || broker.has_tasks());
+            let unwatched = !std::mem::replace(&mut broker.crew.watched, true);
             drop(broker);
-            if call_one {
-                ship.work.notify_one();
+            if unwatched {
+                ship.watch.notify_one();
             }
             broker = perform(ship, &mut hands, task);
             broker.crew.end(number);
@@ -104,21 +115,10 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
             broker.crew.led = true;
             let wait = broker.timeout();
             drop(broker);
-            let mut events = [EpollEvent::empty(); BATCH];
             let count = ship.epoll.wait(&mut events, millis(wait)).unwrap_or(0);
             broker = ship.lock();
             broker.turn(events.get(..count).unwrap_or_default());
             broker.crew.led = false;
-            let waiting = broker.has_tasks();
-            if broker.crew.is_short(waiting) {
-                drop(broker);
-                if let Err(words) = enlist(ship) {
-                    log!(Error, "{words}");
-                }
-                broker = ship.lock();
-            } else if broker.crew.idle > 0 && broker.has_tasks() {
-                ship.work.notify_one();
-            }
         } else if broker.crew.active() > CREW && !first {
             broker.crew.threads -= 1;
             return;
@@ -130,12 +130,50 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
     }
 }
 
+/// Sees to it that somebody leads and works while others are held up. While
+/// tasks are done it looks every millisecond; so nobody need be woken for each.
+fn watch(ship: &Arc<Ship>) {
+    let mut broker = ship.lock();
+    let mut calm = 0;
+    while !broker.crew.done {
+        if !broker.crew.watched {
+            broker = ship.watch.wait(broker).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        let (again, _) = ship.watch.wait_timeout(broker, SLOW).unwrap_or_else(PoisonError::into_inner);
+        broker = again;
+        calm = if broker.crew.busy.is_empty() { calm + 1 } else { 0 };
+        if calm > CALM {
+            (broker.crew.watched, calm) = (false, 0);
+        }
+        for user in broker.crew.look(mptcpapi::manager::Manager::now()) {
+            log!(Warning, "user {user} holds a thread up: a socket does not let go of its lock");
+        }
+        let waiting = broker.has_tasks() || !broker.crew.led;
+        if !(waiting && broker.crew.is_slow()) {
+            continue;
+        }
+        if broker.crew.idle > 0 {
+            ship.work.notify_one();
+        } else if broker.crew.threads < CREW_MAX {
+            drop(broker);
+            if let Err(words) = enlist(ship) {
+                log!(Error, "{words}");
+            }
+            broker = ship.lock();
+        }
+    }
+}
+
 /// Does a task without the broker's lock, and reports.
 fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, Broker> {
     match task {
-        Task::Close(_, fds) => {
+        Task::Close(user, fds) => {
+            let count = fds.len();
             drop(fds);
-            ship.lock()
+            let mut broker = ship.lock();
+            broker.scrapped(user, count);
+            broker
         }
         Task::Job { job, fd, .. } => {
             use std::os::fd::AsFd;
@@ -172,6 +210,8 @@ pub struct Crew {
     pub idle: usize,
     /// Somebody waits for what happens.
     pub led: bool,
+    /// Somebody looks whether the others get on.
+    watched: bool,
     /// Everybody is to go.
     pub done: bool,
     numbers: u64,
@@ -185,8 +225,10 @@ struct Busy {
     stuck: bool,
 }
 
-/// After this long, with tasks waiting, one more thread is worth its while.
-const SLOW: Duration = Duration::from_millis(4);
+/// After this long at one task another thread takes over what waits.
+const SLOW: Duration = Duration::from_millis(1);
+/// So many looks in vain, and nobody looks until there is a task again.
+const CALM: u32 = 20;
 /// After this long a thread counts as stuck.
 const STUCK: Duration = Duration::from_millis(500);
 /// For whom tasks are done that are nobody's.
@@ -209,12 +251,10 @@ impl Crew {
         self.busy.retain(|busy| busy.number != number);
     }
 
-    /// Whether tasks wait because nobody is free, and that for too long.
-    fn is_short(&self, waiting: bool) -> bool {
+    /// Whether somebody has been at one task for too long.
+    fn is_slow(&self) -> bool {
         let now = mptcpapi::manager::Manager::now();
-        let slow = || self.busy.iter().any(|busy| now.saturating_sub(busy.since) >= SLOW);
-        let none = self.active() < CREW;
-        self.threads < CREW_MAX && (none || (waiting && self.idle == 0 && slow()))
+        self.busy.iter().any(|busy| now.saturating_sub(busy.since) >= SLOW)
     }
 
     fn active(&self) -> usize {
@@ -243,10 +283,5 @@ impl Crew {
                 busy.user
             })
             .collect()
-    }
-
-    /// When the next could be.
-    pub fn next_look(&self) -> Option<Duration> {
-        self.busy.iter().filter(|busy| !busy.stuck).map(|busy| busy.since + STUCK).min()
     }
 }

@@ -58,6 +58,11 @@ impl Links {
         }
     }
 
+    /// Whether this host has an address, ready to be used.
+    pub fn has(&self, addr: IpAddr) -> bool {
+        self.addresses.contains_key(&addr)
+    }
+
     /// The interface that holds an address.
     pub fn holder(&self, addr: IpAddr) -> Option<&str> {
         let ifindex = self.addresses.get(&addr)?.first()?;

@@ -8,6 +8,7 @@ mod journal;
 mod links;
 mod log;
 mod policy;
+mod turns;
 mod warden;
 
 use broker::{Broker, Start};
@@ -103,6 +104,7 @@ fn policy(options: &Options) -> Result<Policy, String> {
         None => Policy::default(),
     };
     policy.manage |= options.manage;
+    policy.learn_subordinates(&std::fs::read_to_string(policy::SUBUID).unwrap_or_default());
     Ok(policy)
 }
 

@@ -151,6 +151,9 @@ pub struct Policy {
     pub grace: Duration,
     default: Rights,
     users: HashMap<u32, Rights>,
+    /// Ids that users may take in user namespaces of their own: first, how
+    /// many, whose.
+    subordinate: Vec<(u32, u32, u32)>,
 }
 
 impl Default for Policy {
@@ -160,9 +163,13 @@ impl Default for Policy {
             grace: Duration::from_secs(60),
             default: Rights::default(),
             users: HashMap::new(),
+            subordinate: Vec::new(),
         }
     }
 }
+
+/// Who has subordinate ids (subuid(5)).
+pub const SUBUID: &str = "/etc/subuid";
 
 impl Policy {
     /// Reads a policy file. The error says where and why, in words.
@@ -187,7 +194,28 @@ impl Policy {
             grace: file.grace.map_or(Self::default().grace, Duration::from_secs),
             default,
             users,
+            subordinate: Vec::new(),
         })
+    }
+
+    /// Learns whose subordinate ids are, from a file as /etc/subuid; a line
+    /// that says nothing is passed over.
+    pub fn learn_subordinates(&mut self, text: &str) {
+        let line = |line: &str| {
+            let mut words = line.split(':');
+            let owner = uid_of(words.next()?).ok()?;
+            let mut number = || words.next()?.trim().parse::<u32>().ok();
+            Some((number()?, number()?, owner))
+        };
+        self.subordinate = text.lines().filter_map(line).collect();
+    }
+
+    /// The user that this id belongs to: quotas are of people, who have tens of
+    /// thousands of ids.
+    pub fn owner(&self, uid: u32) -> u32 {
+        let held =
+            |(first, count, _): &&(u32, u32, u32)| uid.checked_sub(*first).is_some_and(|at| at < *count);
+        self.subordinate.iter().find(held).map_or(uid, |(_, _, owner)| *owner)
     }
 
     /// What this user may do.
@@ -240,6 +268,20 @@ mod tests {
     }
 
     #[test]
+    fn subordinate_ids_are_their_user_s() {
+        let mut policy = Policy::default();
+        policy.learn_subordinates(
+            "# x\n\n1000:100000:65536\nnobody-of-this-name:7:1\nroot:200000:2\n5:4294967290:65536\n9:x:1\n8",
+        );
+        for (uid, owner) in
+            [(7, 7), (1000, 1000), (99_999, 99_999), (100_000, 1000), (165_535, 1000), (165_536, 165_536)]
+        {
+            assert_eq!(policy.owner(uid), owner);
+        }
+        assert_eq!((policy.owner(200_001), policy.owner(200_002), policy.owner(u32::MAX)), (0, 200_002, 5));
+    }
+
+    #[test]
     fn what_is_wrong_is_told() {
         for (text, word) in [
             ("[default]\nuse = ['10.0.0.0/40']", "10.0.0.0/40"),
@@ -257,6 +299,7 @@ mod tests {
         #[test]
         fn garbage_never_panics(text in "[a-z0-9\\[\\]='\"\n*./: ]{0,80}") {
             let _ = Policy::parse(&text);
+            Policy::default().learn_subordinates(&text);
         }
     }
 }

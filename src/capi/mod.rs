@@ -9,11 +9,13 @@
 mod addresses;
 mod also;
 mod options;
+mod stats;
 mod types;
 
 pub use addresses::*;
 pub use also::*;
 pub use options::*;
+pub use stats::*;
 pub use types::*;
 
 use crate::error::{Error, Result};

@@ -2,9 +2,10 @@
 //! What is compared with what should be; the difference becomes commands, and
 //! their outcomes are taken in.
 
-use super::connection::{Addition, Connection, Phase, Ready, Removal, State, Subflow, Wanted};
-use super::event::{Action, Command, Handle, Notice, Outcome, Time};
-use super::note::{created_or_not, fail, note, renew};
+use super::connection::{Addition, Connection, Failure, Phase, Ready, Removal, State, Subflow, Wanted};
+use super::event::{Action, Command, Handle, Notice, Outcome, RequestId, Time};
+use super::judge::Path;
+use super::note::{announced_or_not, created_or_not, fail, not_closed, note};
 use super::{Engine, SUBFLOWS_MAX, unspecified};
 use crate::addr;
 use crate::error::Error;
@@ -14,17 +15,18 @@ use std::net::SocketAddr;
 pub(super) struct Outstanding {
     pub handle: Handle,
     pub action: Action,
-    /// The address of a list that a Create or Announce is for.
-    pub source: SocketAddr,
+    /// The address that it is for, where an ADD of that address waits for it.
+    pub source: Option<SocketAddr>,
 }
 
 impl Engine {
-    pub(super) fn emit(&mut self, handle: Handle, action: Action, source: SocketAddr) -> Option<u64> {
+    pub(super) fn emit(&mut self, handle: Handle, action: Action, source: Option<SocketAddr>) -> Option<u64> {
         let c = self.connections.get_mut(&handle)?;
         let token = c.token?;
         self.tags += 1;
         let tag = self.tags;
-        if let Some(addition) = c.additions.iter_mut().find(|a| a.added.contains(&source)) {
+        let waits = |a: &&mut Addition| source.is_some_and(|source| a.added.contains(&source));
+        if let Some(addition) = c.additions.iter_mut().find(waits) {
             addition.commands.push(tag);
         }
         self.outstanding.insert(tag, Outstanding { handle, action, source });
@@ -34,41 +36,49 @@ impl Engine {
 
     /// Makes what is into what should be.
     pub(super) fn reconcile(&mut self, handle: Handle, now: Time) {
-        self.announce(handle);
+        self.announce(handle, now);
         self.expel(handle, now);
         self.retire(handle);
         self.create(handle, now);
         self.finish_removals(handle, now);
         self.prioritise(handle);
         self.finish_additions(handle);
+        self.close_again(handle, now);
+        self.watch(handle, now);
+        self.end(handle, now);
     }
 
-    fn open(&self, handle: Handle) -> Option<&Connection> {
+    pub(super) fn open(&self, handle: Handle) -> Option<&Connection> {
         let c = self.connections.get(&handle)?.as_ref();
         (c.phase == Phase::Open && c.ready != Ready::No && !c.foreign && !c.blind).then_some(c)
     }
 
     /// Tells the peer of addresses, and sees to it that joins to them find a
     /// listening socket.
-    fn announce(&mut self, handle: Handle) {
+    fn announce(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.open(handle) else { return };
-        let fresh = c.to_announce(&self.host);
-        if fresh.is_empty() && c.listening.len() == c.announced.len() {
+        let fresh = c.to_announce(&self.host, now);
+        // The kernel listens for endpoints with a port, applications for others.
+        let listens = c.unclaimed.is_none();
+        if fresh.is_empty() && (!listens || c.listening.len() == c.announced.len()) {
             return;
         }
         let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return };
         let mut announces = Vec::new();
         for addr in fresh {
-            if let Some(slot) = c.ids.allocate(addr, addr.port()) {
+            let wish = match c.unclaimed {
+                Some(_) => self.host.endpoint(&addr).map_or(0, |endpoint| endpoint.id),
+                None => 0,
+            };
+            if let Some(slot) = c.ids.allocate_as(addr, addr.port(), wish) {
                 c.announced.push((addr, slot.id));
                 announces.push((addr, slot.id));
             }
         }
-        let port = c.initial.map_or(0, |(local, _)| local.port());
         let mut missing = Vec::new();
         let mut sockets = Vec::new();
-        for (addr, _) in c.announced.iter() {
-            let socket = if addr.port() == 0 { addr::with_port(*addr, port) } else { *addr };
+        for (addr, _) in c.announced.iter().filter(|_| listens) {
+            let socket = c.joined_at(addr);
             if !c.listening.contains(&socket) {
                 missing.push((*addr, socket));
             }
@@ -76,10 +86,10 @@ impl Engine {
         }
         c.listening = sockets.into();
         for (addr, local) in missing {
-            self.emit(handle, Action::Listen { local }, addr);
+            self.emit(handle, Action::Listen { local }, Some(addr));
         }
         for (local, id) in announces {
-            self.emit(handle, Action::Announce { local, id }, local);
+            self.emit(handle, Action::Announce { local, id }, Some(local));
         }
     }
 
@@ -90,11 +100,13 @@ impl Engine {
         let out: Vec<Subflow> = c
             .subflows
             .iter()
-            .filter(|s| !s.closing && !s.state.asked() && !c.allows(&s.local) && !c.leaving(&s.local))
+            .filter(|s| !s.closing && !s.surplus && !s.state.asked())
+            .filter(|s| !c.allows(&s.local) && !c.leaving(&s.local))
             // The first subflow was routing's choice: replaced, not dropped.
             .filter(|s| !s.initial || (!c.server && replaceable))
             .copied()
             .collect();
+        let surplus: Vec<Subflow> = c.subflows.iter().filter(|s| s.surplus && !s.closing).copied().collect();
         for subflow in out {
             if let Some(c) = self.connections.get_mut(&handle) {
                 // Whatever made it, it isn't made again at once.
@@ -102,13 +114,14 @@ impl Engine {
             }
             self.part(handle, &[subflow], &[]);
         }
+        self.destroy(handle, &surplus);
     }
 
     /// Closes subflows from addresses that can't be used, and takes back that
     /// they were announced, where another subflow can do instead: the last one
     /// may come back by itself.
     fn retire(&mut self, handle: Handle) {
-        let Some(c) = self.open(handle) else { return };
+        let Some(c) = self.open(handle).filter(|c| c.unclaimed.is_none()) else { return };
         let host = &self.host;
         let lost = |s: &&Subflow| !s.closing && s.local.port() != 0 && !host.usable(&s.from());
         let lost: Vec<Subflow> = c.subflows.iter().filter(lost).copied().collect();
@@ -126,28 +139,24 @@ impl Engine {
     /// Closes subflows and takes announcements back. The peer is told of each
     /// id that nothing uses any more, before the subflows are closed: that
     /// deletes the id (KERNEL pm_userspace.c).
-    fn part(&mut self, handle: Handle, closing: &[Subflow], untold: &[(SocketAddr, u8)]) {
+    pub(super) fn part(&mut self, handle: Handle, closing: &[Subflow], untold: &[(SocketAddr, u8)]) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        for known in &mut c.subflows {
-            let goes = |s: &Subflow| s.local == known.local && s.remote == known.remote;
-            known.closing = known.closing || closing.iter().any(goes);
-        }
         c.announced.retain(|told| !untold.contains(told));
-        let mut ids: Vec<(u8, SocketAddr)> = Vec::new();
-        let closed = closing.iter().map(|s| (s.local_id, s.from()));
-        for (id, addr) in closed.chain(untold.iter().map(|(addr, id)| (*id, *addr))) {
-            let used = c.subflows.iter().any(|s| s.local_id == id && !s.closing)
+        let mut ids: Vec<u8> = Vec::new();
+        for id in closing.iter().map(|s| s.local_id).chain(untold.iter().map(|(_, id)| *id)) {
+            let stays = |s: &Subflow| {
+                !s.closing && !closing.iter().any(|gone| gone.local == s.local && gone.remote == s.remote)
+            };
+            let used = c.subflows.iter().any(|s| s.local_id == id && stays(s))
                 || c.announced.iter().any(|(_, told)| *told == id);
-            if !used && !ids.iter().any(|(known, _)| *known == id) {
-                ids.push((id, addr));
+            if !used && !ids.contains(&id) {
+                ids.push(id);
             }
         }
-        for (id, addr) in ids {
-            self.emit(handle, Action::Remove { id }, addr);
+        for id in ids {
+            self.emit(handle, Action::Remove { id }, None);
         }
-        for s in closing {
-            self.emit(handle, Action::Destroy { local: s.local, remote: s.remote }, s.from());
-        }
+        self.destroy(handle, closing);
     }
 
     fn create(&mut self, handle: Handle, now: Time) {
@@ -155,13 +164,24 @@ impl Engine {
         for wanted in c.wanted(&self.host, SUBFLOWS_MAX, now) {
             match wanted {
                 Wanted::Pair(local, remote) => self.join(handle, local, remote, now),
+                Wanted::Only(local, remote) => {
+                    self.try_once(handle, unspecified(&remote), remote);
+                    self.join(handle, local, remote, now);
+                }
                 Wanted::Routed(remote) => {
+                    self.try_once(handle, unspecified(&remote), remote);
                     if let Some(c) = self.connections.get_mut(&handle) {
                         c.routing.push(remote);
                     }
-                    self.emit(handle, Action::Route { remote }, remote);
+                    self.emit(handle, Action::Route { remote }, None);
                 }
             }
+        }
+    }
+
+    fn try_once(&mut self, handle: Handle, source: SocketAddr, remote: SocketAddr) {
+        if let Some(unclaimed) = self.connections.get_mut(&handle).and_then(|c| c.unclaimed.as_mut()) {
+            unclaimed.try_once(source, remote);
         }
     }
 
@@ -174,13 +194,27 @@ impl Engine {
             (0, Some((initial, _))) => initial.port(),
             (port, _) => port,
         };
-        let Some(slot) = c.ids.allocate(source, preferred) else {
+        if let Some(unclaimed) = &mut c.unclaimed {
+            unclaimed.try_once(source, remote);
+        }
+        let wish = match c.unclaimed {
+            Some(_) => self.host.endpoint(&source).map_or(0, |endpoint| endpoint.id),
+            None => 0,
+        };
+        let Some(mut slot) = c.ids.allocate_as(source, preferred, wish) else {
             fail(c, source, remote, now);
             return;
         };
+        if !c.allows(&addr::with_port(source, slot.port)) {
+            // Only this port was removed.
+            c.ids.set_port(&source, source.port());
+            slot.port = source.port();
+        }
         let local = addr::with_port(source, slot.port);
-        let backup = c.entry(&source).is_some_and(|entry| entry.backup);
-        let ifindex = c.ifindex(&source);
+        let backup = c.backup(&self.host, &source).unwrap_or(false);
+        let ifindex = c.ifindex(&self.host, &source);
+        let tried = c.failures.iter().find(|f| f.local == source && f.remote == remote);
+        let comebacks = tried.map_or(0, |failure| failure.comebacks);
         note(
             &mut c.subflows,
             Subflow {
@@ -191,9 +225,11 @@ impl Engine {
                 initial: false,
                 backup,
                 closing: false,
+                surplus: false,
+                path: Path::with_comebacks(comebacks),
             },
         );
-        self.emit(handle, Action::Create { local, id: slot.id, remote, backup, ifindex }, source);
+        self.emit(handle, Action::Create { local, id: slot.id, remote, backup, ifindex }, Some(source));
     }
 
     /// Removes addresses whose alternatives are there, or won't come.
@@ -222,7 +258,7 @@ impl Engine {
         }
     }
 
-    fn depart(&mut self, handle: Handle, addrs: &[SocketAddr]) {
+    pub(super) fn depart(&mut self, handle: Handle, addrs: &[SocketAddr]) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         let gone = |local: &SocketAddr| addrs.iter().any(|addr| addr::covers(addr, local));
         let closing: Vec<Subflow> =
@@ -231,12 +267,49 @@ impl Engine {
             c.announced.iter().filter(|(addr, _)| gone(addr)).copied().collect();
         c.failures.retain(|f| !gone(&f.local));
         c.missed.retain(|(local, _)| !gone(local));
+        c.mismatches.retain(|addr| !gone(addr));
         let freed: Vec<SocketAddr> =
             c.ids.iter().filter(|s| s.id != 0 && gone(&s.addr)).map(|s| s.addr).collect();
         for addr in freed {
             c.ids.free(&addr);
         }
         self.part(handle, &closing, &untold);
+    }
+
+    /// Asks again for closes that were refused.
+    fn close_again(&mut self, handle: Handle, now: Time) {
+        if self.open(handle).is_none_or(|c| c.unclosed.is_empty()) {
+            return;
+        }
+        let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return };
+        let subflows = &c.subflows;
+        let there =
+            |f: &Failure| subflows.iter().any(|s| s.closing && s.local == f.local && s.remote == f.remote);
+        c.unclosed.retain(there);
+        let mut again = Vec::new();
+        for f in c.unclosed.iter_mut().filter(|f| f.until <= now) {
+            // Under way.
+            f.until = Time::MAX;
+            again.push((f.local, f.remote));
+        }
+        for (local, remote) in again {
+            self.emit(handle, Action::Destroy { local, remote }, None);
+        }
+    }
+
+    /// Ends a connection that has been without subflows for too long.
+    fn end(&mut self, handle: Handle, now: Time) {
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let there = c.subflows.iter().any(|s| matches!(s.state, State::Up(_)));
+        if c.phase != Phase::Open || c.foreign || c.blind || c.is_unclaimed() || there {
+            (c.bare, c.ended) = (None, false);
+            return;
+        }
+        c.bare = c.bare.or(Some(now));
+        if !c.ended && c.end_at(&self.host).is_some_and(|end| end <= now) {
+            c.ended = true;
+            self.emit(handle, Action::End, None);
+        }
     }
 
     /// Makes subflows backup, or not, as the list says.
@@ -248,7 +321,7 @@ impl Engine {
         let mut changes = Vec::new();
         for i in 0..c.subflows.len() {
             let Some(subflow) = c.subflows.get(i).copied() else { continue };
-            let Some(wish) = c.entry(&subflow.local).map(|entry| entry.backup) else { continue };
+            let Some(wish) = c.backup(&self.host, &subflow.local) else { continue };
             if subflow.up() && wish != subflow.backup {
                 changes.push((subflow, wish));
                 if let Some(subflow) = c.subflows.get_mut(i) {
@@ -258,7 +331,7 @@ impl Engine {
         }
         for (subflow, backup) in changes {
             let action = Action::SetBackup { local: subflow.local, remote: subflow.remote, backup };
-            self.emit(handle, action, subflow.from());
+            self.emit(handle, action, None);
         }
     }
 
@@ -277,6 +350,13 @@ impl Engine {
     }
 
     pub(super) fn done(&mut self, tag: u64, outcome: Outcome, now: Time) {
+        if outcome != Outcome::Gone
+            && let Some(Outstanding { action: Action::Watch { .. }, .. }) = self.outstanding.get(&tag)
+        {
+            // An answer of another kind: nothing is known.
+            self.watched(tag, None, now);
+            return;
+        }
         let Some(Outstanding { handle, action, source }) = self.outstanding.remove(&tag) else { return };
         let Some(c) = self.connections.get_mut(&handle) else { return };
         if let Action::Create { .. } | Action::Destroy { .. } = action {
@@ -292,27 +372,27 @@ impl Engine {
                 return;
             }
             Outcome::NotOurs => {
-                refusal = Some(not_ours());
                 c.subflows.retain(|s| s.state != State::Asked);
+                if c.is_unclaimed() {
+                    // Its own path manager serves it.
+                    self.drop_connection(handle);
+                    return;
+                }
                 c.foreign = true;
+                self.abandon(handle);
             }
             _ => match action {
                 Action::Create { local, remote, .. } => {
+                    let source = source.unwrap_or(local);
                     refusal = created_or_not(c, &source, &local, &remote, outcome, now);
                 }
-                Action::Destroy { local, remote } => {
-                    c.subflows.retain(|s| s.local != local || s.remote != remote);
-                }
-                Action::Announce { local, id } => match outcome {
-                    Outcome::Mismatch => {
-                        c.announced.retain(|(addr, _)| *addr != local);
-                        renew(c, &local, id, local.port());
+                Action::Destroy { local, remote } => match outcome {
+                    Outcome::Taken | Outcome::Refused(libc::ESRCH | libc::ENOENT) => {
+                        c.subflows.retain(|s| s.local != local || s.remote != remote);
                     }
-                    Outcome::Refused(errno) => {
-                        refusal = Some(Error::new(errno, format!("announcing {} was refused", local.ip())));
-                    }
-                    _ => {}
+                    _ => not_closed(c, local, remote, now),
                 },
+                Action::Announce { local, id } => refusal = announced_or_not(c, &local, id, outcome, now),
                 Action::Listen { local } => {
                     if let Outcome::Refused(errno) = outcome {
                         refusal = Some(Error::new(
@@ -321,13 +401,31 @@ impl Engine {
                         ));
                     }
                 }
-                Action::Remove { .. } | Action::SetBackup { .. } | Action::Route { .. } => {}
+                Action::Remove { .. }
+                | Action::SetBackup { .. }
+                | Action::Route { .. }
+                | Action::Watch { .. }
+                | Action::End => {}
             },
         }
-        if let Some(error) = refusal {
+        if let (Some(error), Some(source)) = (refusal, source) {
             self.refuse(handle, &source, error);
         }
         self.settle(handle, now);
+    }
+
+    /// Nothing can be done about this connection: all who wait hear of it.
+    fn abandon(&mut self, handle: Handle) {
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let removals = c.removals.take().into_iter().filter_map(|removal| removal.request);
+        let mut requests: Vec<RequestId> = removals.collect();
+        for addition in c.additions.take().into_iter().rev() {
+            (c.entries, c.excluded) = (addition.entries, addition.excluded);
+            requests.push(addition.request);
+        }
+        for id in requests {
+            self.notices.push_back(Notice::Answer { id, result: Err(not_ours()) });
+        }
     }
 
     /// Undoes the ADD that a refused command was for.

@@ -2,6 +2,8 @@
 //! What goes into the engine and what comes out.
 
 use super::connection::{Device, Entry};
+use super::endpoints::{Endpoint, Limits};
+use super::judge::Facts;
 use super::saved::Saved;
 use crate::error::Result;
 use std::net::{IpAddr, SocketAddr};
@@ -60,7 +62,8 @@ pub enum Request {
 /// What goes in.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// What an unconnected or listening socket is bound to; makes it known.
+    /// What an unconnected or listening socket is bound to; makes it known. A
+    /// connection that nobody claimed is claimed by it, and restricted to this.
     Binding {
         /// The socket.
         key: Key,
@@ -90,8 +93,8 @@ pub enum Event {
         /// The socket.
         key: Key,
     },
-    /// A connection began. One that the engine does not know is ignored,
-    /// unless its listener is known.
+    /// A connection began. One that the engine does not know is ignored, unless
+    /// its listener is known or [`Event::Endpoints`] says otherwise.
     Created {
         /// The kernel's token.
         token: u32,
@@ -182,6 +185,32 @@ pub enum Event {
         tag: u64,
         /// The local address that routing chooses, `None` where there is none.
         local: Option<SocketAddr>,
+    },
+    /// The answer to [`Action::Watch`].
+    Watched {
+        /// The command.
+        tag: u64,
+        /// What the kernel says, `None` where it has no such subflow.
+        facts: Option<Facts>,
+    },
+    /// What holds for every connection; before, the defaults do.
+    Settings {
+        /// A connection that has had no subflow for so long is ended; `None`:
+        /// never. Default: a minute.
+        close_timeout: Option<Time>,
+    },
+    /// The endpoints and limits of the network namespace (`ip mptcp`), for
+    /// connections that nobody claimed.
+    Endpoints {
+        /// All of them, in their order.
+        endpoints: Vec<Endpoint>,
+        /// For one connection.
+        limits: Limits,
+        /// From now on an [`Event::Created`] of a connection that nobody claimed
+        /// makes it known, and it gets what the in-kernel path manager would
+        /// give it; else it is ignored. A [`Event::Request`] or
+        /// [`Event::Binding`] claims it.
+        serve: bool,
     },
     /// A local address can't be used: its interface has no carrier or is down,
     /// or it was removed.
@@ -274,12 +303,22 @@ pub enum Action {
         /// To there.
         remote: SocketAddr,
     },
+    /// End the connection: its last subflow went and none came.
+    End,
+    /// Look at a subflow, named as the kernel does; answered by
+    /// [`Event::Watched`].
+    Watch {
+        /// Here.
+        local: SocketAddr,
+        /// There.
+        remote: SocketAddr,
+    },
 }
 
 /// A command for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Names it in [`Event::Done`] and [`Event::Routed`].
+    /// Names it in [`Event::Done`], [`Event::Routed`] or [`Event::Watched`].
     pub tag: u64,
     /// The kernel's token.
     pub token: u32,

@@ -4,6 +4,8 @@
 
 use super::connection::{Connection, Entry, Failure, Peer, Phase, Ready, State, Subflow};
 use super::event::{Outcome, Seen, Time};
+use super::host::Host;
+use super::judge::Path;
 use super::unspecified;
 use crate::addr;
 use crate::error::{Error, Result};
@@ -55,27 +57,19 @@ pub(super) fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr)) {
     }
 }
 
-/// Notes all that the kernel has.
-pub(super) fn snapshot(
-    c: &mut Connection,
-    token: u32,
-    server: bool,
-    initial: (SocketAddr, SocketAddr),
-    ready: bool,
-    subflows: &[Seen],
-    now: Time,
-) {
-    if c.phase == Phase::Prepared {
-        c.server = server;
-        begin(c, (addr::canonical(initial.0), addr::canonical(initial.1)));
-    }
-    c.token = Some(token);
+/// Notes all that the kernel has. Where `host` is given, nothing was missed
+/// before, and what is new may be too much.
+pub(super) fn snapshot(c: &mut Connection, ready: bool, subflows: &[Seen], host: Option<&Host>, now: Time) {
     c.blind = false;
     c.subflows.retain(|known| {
         known.state.asked() || subflows.iter().any(|s| same_pair(known, &s.local, &s.remote))
     });
     for subflow in subflows {
-        seen(c, subflow, now);
+        if seen(c, subflow, now)
+            && let Some(host) = host
+        {
+            admit(c, host);
+        }
     }
     if c.ready == Ready::Over {
         // It stays so.
@@ -86,8 +80,8 @@ pub(super) fn snapshot(
     }
 }
 
-/// Notes a subflow that the kernel has.
-pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
+/// Notes a subflow that the kernel has; whether it was not known.
+pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
     let port = addr::canonical(subflow.local).port();
     let source = addr::with_port(addr::canonical(subflow.local), 0);
     if !c.ids.iter().any(|slot| slot.id == subflow.local_id && addr::same_ip(&slot.addr, &source)) {
@@ -100,14 +94,19 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
     }
     match position(c, &subflow.local, &subflow.remote).and_then(|at| c.subflows.get_mut(at)) {
         Some(known) => {
+            if known.closing && (known.local, known.remote) != (subflow.local, subflow.remote) {
+                // It was asked for by a name that the kernel doesn't know.
+                let (local, remote) = (subflow.local, subflow.remote);
+                c.unclosed.push(Failure { local, remote, until: now, wait: Time::ZERO, comebacks: 0 });
+            }
             (known.local, known.remote, known.local_id) = (subflow.local, subflow.remote, subflow.local_id);
             if !matches!(known.state, State::Up(_)) {
                 known.state = state;
             }
+            false
         }
-        None => note(
-            &mut c.subflows,
-            Subflow {
+        None => {
+            let new = Subflow {
                 local: subflow.local,
                 remote: subflow.remote,
                 local_id: subflow.local_id,
@@ -115,8 +114,20 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
                 initial: subflow.initial,
                 backup: false,
                 closing: false,
-            },
-        ),
+                surplus: false,
+                path: Path::default(),
+            };
+            note(&mut c.subflows, new);
+            true
+        }
+    }
+}
+
+/// Marks the latest subflow, which is none of ours, if it is one too many.
+pub(super) fn admit(c: &mut Connection, host: &Host) {
+    let full = c.is_full(host);
+    if let Some(latest) = c.subflows.last_mut() {
+        latest.surplus = full && !latest.initial;
     }
 }
 
@@ -154,9 +165,18 @@ pub(super) fn down(
 
 impl Connection {
     /// The listed address that a subflow's local address stands for.
-    fn sources_of(&self, from: &SocketAddr) -> SocketAddr {
+    pub(super) fn sources_of(&self, from: &SocketAddr) -> SocketAddr {
         self.entry(from).map_or(addr::with_port(*from, 0), |entry| entry.addr)
     }
+}
+
+/// Notes that a subflow could not be closed: asked for again later, each time
+/// after twice as long.
+pub(super) fn not_closed(c: &mut Connection, local: SocketAddr, remote: SocketAddr, now: Time) {
+    let old = c.unclosed.iter().position(|f| f.local == local && f.remote == remote);
+    let wait = old.and_then(|at| c.unclosed.take_at(at)).map_or(Time::ZERO, |f| f.wait);
+    let wait = wait.saturating_mul(2).clamp(RETRY_FIRST, RETRY_MAX);
+    c.unclosed.push(Failure { local, remote, until: now.saturating_add(wait), wait, comebacks: 0 });
 }
 
 /// Puts a pair off, each time for twice as long.
@@ -164,19 +184,65 @@ pub(super) fn fail(c: &mut Connection, local: SocketAddr, remote: SocketAddr, no
     let old = c.failures.iter().position(|f| f.local == local && f.remote == remote);
     let old = old.and_then(|at| c.failures.take_at(at));
     let wait = old.map_or(RETRY_FIRST, |failure| failure.wait.saturating_mul(2).min(RETRY_MAX));
-    c.failures.push(Failure { local, remote, until: now.saturating_add(wait), wait });
+    c.failures.push(Failure { local, remote, until: now.saturating_add(wait), wait, comebacks: 0 });
     // Pairs of addresses long gone; a list and its peers are far smaller.
     if c.failures.len() > 1024 {
         c.failures.take_at(0);
     }
 }
 
-/// Gives an address another id, and the port that commands for it name.
-pub(super) fn renew(c: &mut Connection, source: &SocketAddr, id: u8, port: u16) {
+/// The peer was told of an address, or why not. An error is one that the
+/// application must hear of.
+pub(super) fn announced_or_not(
+    c: &mut Connection,
+    local: &SocketAddr,
+    id: u8,
+    outcome: Outcome,
+    now: Time,
+) -> Option<Error> {
+    if outcome == Outcome::Taken {
+        c.mismatches.retain(|known| known != local);
+        return None;
+    }
+    c.announced.retain(|(addr, _)| addr != local);
+    if outcome == Outcome::Mismatch && c.mismatches.iter().filter(|known| *known == local).count() < 5 {
+        mismatch(c, local);
+        renew(c, local, id, local.port());
+        return None;
+    }
+    // An announcement is put off as a pair of the address with itself.
+    fail(c, *local, *local, now);
+    match outcome {
+        Outcome::Refused(errno) => Some(Error::new(errno, format!("announcing {} was refused", local.ip()))),
+        _ => None,
+    }
+}
+
+/// Counts a try with an id that the kernel has for something else.
+fn mismatch(c: &mut Connection, source: &SocketAddr) {
+    if c.mismatches.len() >= 512 {
+        c.mismatches.take_at(0);
+    }
+    c.mismatches.push(*source);
+}
+
+/// Gives an address another id, unless it has one meanwhile, and the port that
+/// commands for it name.
+fn renew(c: &mut Connection, source: &SocketAddr, id: u8, port: u16) {
+    if c.ids.get(source).is_some_and(|slot| slot.id != id) {
+        return;
+    }
     c.ids.free(source);
     // The old id stays taken, under an address that nobody asks for.
-    c.ids.reserve(id, addr::with_port(unspecified(source), u16::from(id)), 0);
+    c.ids.reserve(id, addr::with_port(unspecified(source), u16::from(id)), u16::from(id));
     c.ids.allocate(*source, port);
+}
+
+/// A join that was not made, and is to be, in another way or later.
+fn untried(c: &mut Connection, source: &SocketAddr, remote: &SocketAddr) {
+    if let Some(unclaimed) = &mut c.unclaimed {
+        unclaimed.untried(source, remote);
+    }
 }
 
 /// A join was sent, or why not. An error is one that the application must
@@ -203,7 +269,10 @@ pub(super) fn created_or_not(
     // address, an announced one too: tell the peer again.
     c.announced.retain(|(addr, _)| !addr::same_ip(addr, local));
     match outcome {
-        Outcome::NotReady => c.ready = if c.ready == Ready::Yes { Ready::Over } else { Ready::No },
+        Outcome::NotReady => {
+            c.ready = if c.ready == Ready::Yes { Ready::Over } else { Ready::No };
+            untried(c, source, remote);
+        }
         Outcome::Mismatch => {
             fail(c, *source, *remote, now);
             // The kernel has entries that we don't know: another id first, then
@@ -212,7 +281,7 @@ pub(super) fn created_or_not(
             if let Some(id) = id
                 && tried < 5
             {
-                c.mismatches.push(*source);
+                mismatch(c, source);
                 let port = match (tried, source.port()) {
                     (0, _) => local.port(),
                     (1, port) => port,
@@ -220,6 +289,7 @@ pub(super) fn created_or_not(
                     (_, port) => port,
                 };
                 renew(c, source, id, port);
+                untried(c, source, remote);
                 if let Some(failure) = c.failures.last_mut() {
                     failure.until = now;
                 }
@@ -227,6 +297,7 @@ pub(super) fn created_or_not(
         }
         Outcome::Refused(libc::EADDRINUSE) if source.port() == 0 && local.port() != 0 => {
             c.ids.set_port(source, 0);
+            untried(c, source, remote);
         }
         Outcome::Refused(errno) => {
             fail(c, *source, *remote, now);

@@ -5,6 +5,10 @@
 //! once the world has come to rest in [`World::at_rest`].
 
 mod addresses;
+mod dead;
+mod ending;
+mod endpoints;
+mod found;
 mod saved;
 mod scale;
 
@@ -154,8 +158,11 @@ impl World {
         while let Some(command) = self.engine.poll_command() {
             steps += 1;
             assert!(steps < 1000, "the engine never stops: {:?}", self.log);
-            self.log.push(command.action);
+            if !matches!(command.action, Action::Watch { .. }) {
+                self.log.push(command.action);
+            }
             let event = match command.action {
+                Action::Watch { .. } => Event::Watched { tag: command.tag, facts: None },
                 Action::Route { .. } => Event::Routed { tag: command.tag, local: Some(local(0)) },
                 action => Event::Done { tag: command.tag, outcome: self.carry_out(&action) },
             };
@@ -240,7 +247,11 @@ impl World {
                 self.table.insert(id, local);
                 Outcome::Taken
             }
-            Action::SetBackup { .. } | Action::Listen { .. } | Action::Route { .. } => Outcome::Taken,
+            Action::SetBackup { .. }
+            | Action::Listen { .. }
+            | Action::Route { .. }
+            | Action::Watch { .. }
+            | Action::End => Outcome::Taken,
         }
     }
 

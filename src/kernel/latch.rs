@@ -303,6 +303,10 @@ impl Locked<'_> {
                 *to = from;
             }
         }
+        if self.latch.warden.is_some() {
+            // The owner of a warden has seen to its signals.
+            return self.lock.write_all_at(&bytes, self.latch.place).map_err(|e| Errno::of(&e));
+        }
         let held = process::SignalsHeld::new();
         let written = self.lock.write_all_at(&bytes, self.latch.place).map_err(|e| Errno::of(&e));
         if written == Err(Errno(libc::EFBIG)) {
@@ -347,14 +351,15 @@ struct Window<'a> {
     locked: &'a Locked<'a>,
     original: Value,
     open: bool,
-    _signals: process::SignalsHeld,
+    _signals: Option<process::SignalsHeld>,
 }
 
 impl<'a> Window<'a> {
     fn open(locked: &'a Locked<'a>) -> Result<Self, Fault> {
         let mut original = Value::default();
         locked.latch.read(&mut original).map_err(Fault::NoSysctl)?;
-        let mut window = Self { locked, original, open: false, _signals: process::SignalsHeld::new() };
+        let signals = locked.latch.warden.is_none().then(process::SignalsHeld::new);
+        let mut window = Self { locked, original, open: false, _signals: signals };
         if locked.latch.is_userspace(&original) {
             return Ok(window);
         }

@@ -303,6 +303,55 @@ pub fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8], dontwait: bool) -> KernelR
     })
 }
 
+/// Shuts a connection down and reads away what it has received, as long as no
+/// descriptors are in it. True: nothing is left, and closing it waits for
+/// nothing.
+pub fn drain(fd: BorrowedFd<'_>) -> bool {
+    // Nothing can come any more, then.
+    // SAFETY: integers only.
+    if unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_RDWR) } != 0 {
+        return false;
+    }
+    // Its mark is on every message, also an empty one, and not on the end.
+    let marked = sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED, 1).is_ok();
+    for _ in 0..DRAIN_MAX {
+        match (marked, look(fd)) {
+            (_, Err(Errno(libc::ECONNRESET))) => {}
+            (true, Ok((0, false))) => return true,
+            // A message: with descriptors, or only with its sender's name?
+            (true, Ok(_)) => {
+                let unmarked = sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED, 0).is_ok();
+                let plain = unmarked && look(fd).is_ok_and(|(_, attached)| !attached);
+                // SAFETY: no buffer; a message is dropped that has no
+                // descriptors, which this thread would have to close.
+                let dropped = plain
+                    && unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), 0, libc::MSG_DONTWAIT) }
+                        >= 0;
+                let again = sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED, 1).is_ok();
+                if !(dropped && again) {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+    }
+    false
+}
+
+const DRAIN_MAX: usize = 64;
+
+/// The length of the next message, 0 at the end too, and whether something is
+/// attached to it, which stays there.
+fn look(fd: BorrowedFd<'_>) -> KernelResult<(usize, bool)> {
+    // SAFETY: every field of a msghdr is an integer or a pointer, and nothing
+    // is to be written anywhere.
+    let mut message = unsafe { std::mem::zeroed::<libc::msghdr>() };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_TRUNC;
+    // SAFETY: as above.
+    let rc = unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) };
+    if rc < 0 { Err(Errno::last()) } else { Ok((rc as usize, message.msg_flags & libc::MSG_CTRUNC != 0)) }
+}
+
 /// A pidfd of the sender (6.5), on sockets with SO_PASSPIDFD.
 const SCM_PIDFD: i32 = 4;
 
@@ -429,6 +478,40 @@ mod tests {
         drop(client);
         while receive(server.as_fd(), &mut [0; 4096], true).unwrap().len > 0 {}
         assert_eq!(send(server.as_fd(), b"x", None, true), Err(Errno(libc::EPIPE)));
+    }
+
+    #[test]
+    fn what_has_descriptors_is_not_drained() {
+        let file = fs::File::open("/dev/null").unwrap();
+        for (messages, drained) in [
+            (vec![], true),
+            (vec![0], true),
+            (vec![0; 20], true),
+            (vec![1], false),
+            (vec![0, 0, 1], false),
+            (vec![0; DRAIN_MAX], false),
+        ] {
+            let (client, server) = pair();
+            for attached in &messages {
+                send_all(client.as_fd(), b"x", &vec![file.as_fd(); *attached], true).unwrap();
+            }
+            assert_eq!(drain(server.as_fd()), drained, "{messages:?}");
+            assert_eq!(send(client.as_fd(), b"x", None, true), Err(Errno(libc::EPIPE)));
+        }
+        let (client, server) = pair();
+        // SAFETY: no bytes are read.
+        let empty = || unsafe { libc::send(client.as_raw_fd(), std::ptr::null(), 0, 0) };
+        assert_eq!((empty(), empty()), (0, 0));
+        send(client.as_fd(), b"x", Some(file.as_fd()), true).unwrap();
+        assert!(!drain(server.as_fd()));
+        let (client, server) = pair();
+        drop(client);
+        assert!(drain(server.as_fd()));
+        let (client, server) = pair();
+        send(server.as_fd(), b"unread", None, true).unwrap();
+        send(client.as_fd(), b"x", None, true).unwrap();
+        drop(client);
+        assert!(drain(server.as_fd()));
     }
 
     #[test]

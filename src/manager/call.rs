@@ -89,6 +89,8 @@ pub struct Leave {
     /// Subflows may go to addresses that only the application calls the
     /// peer's: else to those that the peer itself has shown.
     pub peers: bool,
+    /// The addresses of the call are known to be this host's.
+    pub local: bool,
 }
 
 /// Whether a list on a listener may put the whole namespace in userspace mode,
@@ -165,7 +167,10 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
         asked.known = None;
         asked.prepared = Prepared::default();
     }
-    let token = sockopt::info(fd).map_or(0, |info| info.token);
+    let token = match stage {
+        Stage::Unconnected | Stage::Listening => 0,
+        _ => sockopt::info(fd).map_or(0, |info| info.token),
+    };
     let known_open = asked.known.as_ref().is_some_and(|c| c.phase == Phase::Open && c.token == Some(token));
     let connected = stage == Stage::Connected;
     if token != 0 && connected && !known_open && !asked.adopted {
@@ -186,12 +191,12 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
         Call::Add(entries) => match stage {
             Stage::Ended => return Err(socket.not_connected()),
             Stage::Unconnected => {
-                check(&socket, known, entries, false)?;
+                check(&socket, known, entries, false, asked.leave.local)?;
                 switch(hands, &socket, &asked, &mut sight)?;
             }
             Stage::Listening => {
                 sight.held = serve(hands, &asked)?;
-                check(&socket, known, entries, true)?;
+                check(&socket, known, entries, true, asked.leave.local)?;
                 sight.binding = Some((None, binding(&socket, &asked.prepared).1));
             }
             Stage::Connecting => {
@@ -201,11 +206,11 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
                         "the socket is connecting without a list: ADD before connect(2), or after it",
                     ));
                 }
-                check(&socket, known, entries, false)?;
+                check(&socket, known, entries, false, asked.leave.local)?;
             }
             Stage::Connected => {
                 connection(hands, &socket, &asked, token, &mut sight)?;
-                check(&socket, known, entries, false)?;
+                check(&socket, known, entries, false, asked.leave.local)?;
             }
         },
         Call::Remove { addrs, .. } => {
@@ -345,9 +350,18 @@ pub fn bound_by_application(socket: &Socket<'_>, ours: Option<SocketAddr>) -> Op
 
 /// Every address must be of this host and of a family the socket can use, and
 /// its port free; one that the socket has already was checked before.
-fn check(socket: &Socket<'_>, known: Option<&Connection>, entries: &[Entry], listening: bool) -> Result<()> {
+fn check(
+    socket: &Socket<'_>,
+    known: Option<&Connection>,
+    entries: &[Entry],
+    listening: bool,
+    local: bool,
+) -> Result<()> {
     for entry in entries {
         socket.check_family(&entry.addr)?;
+        if local && entry.addr.port() == 0 {
+            continue;
+        }
         if known.is_some_and(|c| c.entries.iter().any(|e| e.addr == entry.addr)) {
             continue;
         }

@@ -9,9 +9,11 @@
 use super::call::{Asked, Seen, Settled, Switched};
 use super::{Prepared, fault, no_privilege, refused, scoped};
 use crate::addr;
-use crate::engine::{Action, Command, Event, Key, Outcome, Seen as SeenSubflow};
+use crate::engine::{
+    Action, Command, Endpoint, Event, Facts, Key, Limits, Outcome, Seen as SeenSubflow, Time,
+};
 use crate::error::{Errno, Error, Result};
-use crate::kernel::diag::{Diag, Record};
+use crate::kernel::diag::{Diag, Record, TcpFacts};
 use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
@@ -53,8 +55,8 @@ pub enum Work {
     Command {
         /// Which.
         command: Command,
-        /// Inode of the connection, where the pair is the initial one.
-        initial_of: Option<u64>,
+        /// The connection's initial pair, where that matters, and its inode.
+        initial: Option<(SocketAddr, SocketAddr, u64)>,
     },
     /// List every socket of the namespace.
     Survey,
@@ -66,6 +68,16 @@ pub enum Work {
         record: Record,
         /// Its subflows, as the survey has them.
         pairs: Vec<Listed>,
+    },
+    /// Put the namespace back to what it was before userspace mode.
+    Unhold(String),
+    /// Read the in-kernel path manager's endpoints and limits.
+    Endpoints,
+    /// See whether a connection that nobody asked for was caught in a switch
+    /// of the path manager all the same.
+    Stray {
+        /// [`Event::Created`] of it.
+        event: Event,
     },
     /// See whether a subflow asked for as backup is one.
     Backup {
@@ -128,6 +140,10 @@ pub enum Found {
     },
     /// The survey, or that it is to be done again.
     Census(std::result::Result<Census, Refusal>),
+    /// The namespace is what it was.
+    Unheld,
+    /// What the in-kernel path manager would do.
+    Endpoints(Vec<Endpoint>, Limits),
     /// The state of a connection; `heard` as it was asked.
     Snapshot {
         /// For the engine.
@@ -214,11 +230,8 @@ impl Hands {
 
     /// The same, after a look whether that is what a killed process left.
     pub fn in_userspace_mode(&mut self) -> bool {
-        if self.userspace_mode() {
-            // Without a lock file there is no record either.
-            let _ = self.latch.repair();
-        }
-        self.userspace_mode()
+        // Without a lock file there is no record either.
+        self.userspace_mode() && (self.latch.repair().is_err() || self.userspace_mode())
     }
 
     /// Puts the whole namespace in userspace mode, for a listener's list. What
@@ -254,9 +267,21 @@ impl Hands {
     pub fn run(&mut self, work: Work, fd: Option<BorrowedFd<'_>>) -> Found {
         let lost = || Error::new(libc::EBADF, "the socket was closed meanwhile");
         match work {
-            Work::Command { command, initial_of } => self.command(&command, initial_of),
+            Work::Command { command, initial } => self.command(&command, initial),
             Work::Survey => Found::Census(self.survey()),
             Work::Look(look) => self.look(look),
+            Work::Unhold(original) => match self.latch.unhold(&original) {
+                Ok(()) => Found::Unheld,
+                Err(_) => Found::Nothing,
+            },
+            Work::Endpoints => match (self.commands.endpoints(), self.commands.limits()) {
+                (Ok(endpoints), Ok(limits)) => Found::Endpoints(
+                    endpoints.iter().map(endpoint).collect(),
+                    Limits { subflows: limits.subflows, add_addr_accepted: limits.add_addr_accepted },
+                ),
+                _ => Found::Nothing,
+            },
+            Work::Stray { event } => self.stray(event),
             Work::Identify { record, pairs } => self.identify(&record, pairs),
             Work::Backup { token, local, remote } => match self.diag.subflow(&local, &remote) {
                 Ok(Some(Record { subflow: Some(facts), .. }))
@@ -277,8 +302,12 @@ impl Hands {
         }
     }
 
-    fn command(&mut self, command: &Command, initial_of: Option<u64>) -> Found {
+    fn command(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Found {
         let tag = command.tag;
+        if let Action::Watch { local, remote } = command.action {
+            let facts = self.diag.facts(&local, &remote).ok().flatten().map(|tcp| fares(&tcp));
+            return Found::Event(Event::Watched { tag, facts });
+        }
         if let Action::Route { remote } = command.action {
             return Found::Event(Event::Routed { tag, local: route::source(&remote).ok() });
         }
@@ -300,16 +329,16 @@ impl Hands {
                 Err(refusal) => Found::Event(Event::Done { tag, outcome: Outcome::Refused(refusal.errno.0) }),
             };
         }
-        Found::Event(Event::Done { tag, outcome: self.carry_out(command, initial_of) })
+        Found::Event(Event::Done { tag, outcome: self.carry_out(command, initial) })
     }
 
-    fn carry_out(&mut self, command: &Command, initial_of: Option<u64>) -> Outcome {
+    fn carry_out(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Outcome {
         let token = command.token;
         let result = match command.action {
             Action::Create { local, id, remote, backup, ifindex } => {
                 self.commands.create(token, &pm::Local { addr: local, id, backup, ifindex }, &remote)
             }
-            Action::Destroy { local, remote } => self.close_subflow(token, &local, &remote, initial_of),
+            Action::Destroy { local, remote } => self.close_subflow(token, &local, &remote, initial),
             Action::Announce { local, id } => {
                 let ifindex = 0;
                 self.commands.announce(token, &pm::Local { addr: local, id, backup: false, ifindex })
@@ -318,7 +347,13 @@ impl Hands {
             Action::SetBackup { local, remote, backup } => {
                 self.commands.set_backup(token, &local, &remote, backup)
             }
-            Action::Listen { .. } | Action::Route { .. } => Ok(()),
+            Action::End => match initial {
+                Some((local, remote, _)) => {
+                    self.commands.end(&mut self.diag, token, (&local, &remote), END_ID)
+                }
+                None => Ok(()),
+            },
+            Action::Listen { .. } | Action::Route { .. } | Action::Watch { .. } => Ok(()),
         };
         match result {
             Ok(()) => Outcome::Taken,
@@ -346,10 +381,10 @@ impl Hands {
         token: u32,
         local: &SocketAddr,
         remote: &SocketAddr,
-        initial_of: Option<u64>,
+        initial: Option<(SocketAddr, SocketAddr, u64)>,
     ) -> std::result::Result<(), Refusal> {
         self.commands.destroy(token, local, remote)?;
-        if let Some(inode) = initial_of
+        if let Some((_, _, inode)) = initial
             && let Ok(Some(record)) = self.diag.tuple(local, remote)
             && is_up(record.state)
             && record.inode == inode
@@ -461,6 +496,20 @@ impl Hands {
         Found::Identified { event, pairs }
     }
 
+    /// A connection that may be under the userspace path manager by accident.
+    fn stray(&mut self, event: Event) -> Found {
+        let Event::Created { token, ref initial, .. } = event else { return Found::Nothing };
+        if self.wary && !matches!(self.diag.probe(token), Ok(Some(_))) {
+            return Found::Nothing;
+        }
+        if !matches!(self.commands.controls(token), Ok(true)) {
+            return Found::Nothing;
+        }
+        let state = uapi::TCP_ESTABLISHED;
+        let pairs = vec![Listed { id: 0, state, local: initial.local, remote: initial.remote }];
+        Found::Identified { event, pairs }
+    }
+
     /// A connection that the engine has not seen begin, for a call.
     /// EOPNOTSUPP where the in-kernel path manager has it.
     pub(super) fn discover(
@@ -564,6 +613,46 @@ impl Hands {
     pub(super) fn lost(&self, fd: BorrowedFd<'_>, prepared: &Prepared) -> bool {
         let in_kernel = || self.shows && sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0);
         prepared.switched && (in_kernel() || (prepared.virgin && sockopt::first_id(fd) == Some(0)))
+    }
+}
+
+/// The address id of what ends a connection: the last that is given out.
+const END_ID: u8 = 255;
+
+/// How a subflow fares, in the engine's words.
+fn fares(tcp: &TcpFacts) -> Facts {
+    let micros = |us: u32| Time::from_micros(us.into());
+    let millis = |ms: u32| Time::from_millis(ms.into());
+    Facts {
+        unacked: tcp.unacked,
+        // Probes of a closed window are answered.
+        backoff: if tcp.probes == 0 { tcp.backoff.into() } else { 0 },
+        rto: micros(tcp.rto_us),
+        rtt: micros(tcp.rtt_us),
+        rttvar: micros(tcp.rttvar_us),
+        since_ack: millis(tcp.last_ack_recv_ms),
+        since_sent: millis(tcp.last_data_sent_ms),
+        bytes_acked: tcp.bytes_acked,
+        bytes_sent: tcp.bytes_sent,
+        bytes_retrans: tcp.bytes_retrans,
+        segs_out: tcp.segs_out,
+        total_retrans: tcp.total_retrans,
+    }
+}
+
+/// An endpoint in the engine's words.
+fn endpoint(endpoint: &pm::Endpoint) -> Endpoint {
+    let has = |flag| endpoint.flags & flag != 0;
+    Endpoint {
+        id: endpoint.id,
+        addr: addr::canonical(endpoint.addr),
+        ifindex: endpoint.ifindex,
+        signal: has(uapi::PM_FLAG_SIGNAL),
+        subflow: has(uapi::PM_FLAG_SUBFLOW),
+        backup: has(uapi::PM_FLAG_BACKUP),
+        fullmesh: has(uapi::PM_FLAG_FULLMESH),
+        laminar: has(uapi::PM_FLAG_LAMINAR),
+        implicit: has(uapi::PM_FLAG_IMPLICIT),
     }
 }
 

@@ -85,7 +85,7 @@ impl Namespace {
         call: Call,
         fd: BorrowedFd<'_>,
     ) -> std::result::Result<Result<Answer>, CallId> {
-        let id = self.manager.call(key, call, Leave { servers: Servers::Never, peers: true });
+        let id = self.manager.call(key, call, Leave { servers: Servers::Never, peers: true, local: false });
         self.work(Some(fd));
         self.ended.remove(&id).ok_or(id)
     }

@@ -46,13 +46,14 @@ fn footprint(c: &Connection) -> usize {
         + block::<ids::Slot>(c.ids.iter().count())
         + block::<(SocketAddr, u8)>(c.announced.len())
         + block::<connection::Failure>(c.failures.len());
+    let watch = c.watch.as_ref().map_or(0, |_| block::<watch::Watch>(1));
     let tree = (size_of::<Handle>() + size_of::<Box<Connection>>()) * 3 / 2;
     let timer = size_of::<(Time, Handle)>() * 3 / 2;
     let table = |entry: usize| (entry + 1) * 16 / 7;
     let tables = table(size_of::<(u32, Handle)>())
         + table(size_of::<(Key, Handle)>())
         + table(size_of::<(u64, Family)>());
-    block::<Connection>(1) + lists + tree + timer + tables
+    block::<Connection>(1) + lists + watch + tree + timer + tables
 }
 
 #[test]
@@ -63,7 +64,7 @@ fn a_connection_takes_little_memory() {
     assert_eq!((c.entries.len(), c.subflows.iter().filter(|s| s.up()).count()), (2, 2));
     let bytes = footprint(c);
     eprintln!("{bytes} bytes, {} of them struct Connection", size_of::<Connection>());
-    assert!(bytes < 1200, "{bytes} bytes");
+    assert!(bytes < 1350, "{bytes} bytes");
 }
 
 #[test]
@@ -80,8 +81,8 @@ fn nothing_is_left_of_those_that_are_gone() {
         let Seen { local, remote, .. } = seen(n, 1, false);
         engine.handle(Event::SubflowDown { token: n as u32 + 1, local, remote }, now);
     }
-    assert_eq!(engine.next_timeout(), Some(now + note::RETRY_FIRST));
-    assert_eq!(engine.timers.len(), 250);
+    assert!(engine.next_timeout().is_some_and(|due| due > now && due < now + note::RETRY_FIRST));
+    assert_eq!(engine.timers.len(), 500);
     for n in (0..500).step_by(5) {
         let request = Request::Add(vec![local(2).into()]);
         engine.handle(Event::Request { id: 1000 + n, key: key(n), request }, now);

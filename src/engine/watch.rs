@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Looking at the subflows of connections that have a choice: all of one
+//! connection in a round, often while data moves, seldom while it doesn't.
+
+use super::act::Outstanding;
+use super::connection::{Phase, Subflow};
+use super::event::{Action, Handle, Time};
+use super::few::Few;
+use super::judge::{Facts, Look, Verdict};
+use super::note::fail;
+use super::{Engine, Ready};
+use std::net::SocketAddr;
+
+/// Between two rounds while anything moves.
+const LIVELY: Time = Time::from_millis(50);
+/// Between two rounds when nothing has for long.
+const IDLE: Time = Time::from_secs(4);
+/// An answer that is due is waited for at least so long.
+const SOON: Time = Time::from_millis(10);
+/// A silence of this many rounds makes them rarer.
+const PATIENCE: u32 = 16;
+
+/// The rounds of one connection.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    /// When the next begins.
+    next: Time,
+    interval: Time,
+    /// Commands of the round under way.
+    awaited: Few<u64>,
+    /// What it has shown so far.
+    looks: Vec<(SocketAddr, SocketAddr, Look)>,
+}
+
+impl Watch {
+    /// When there is something to do.
+    pub fn due(&self) -> Option<Time> {
+        self.awaited.is_empty().then_some(self.next)
+    }
+}
+
+impl Engine {
+    /// Begins a round where one is due.
+    pub(super) fn watch(&mut self, handle: Handle, now: Time) {
+        let watchable = self.open(handle).is_some_and(|c| c.watchable(&self.host));
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        if !watchable {
+            c.watch = None;
+            return;
+        }
+        let begin = || {
+            let next = now.saturating_add(LIVELY);
+            Box::new(Watch { next, interval: LIVELY, awaited: Few::default(), looks: Vec::new() })
+        };
+        let watch = c.watch.get_or_insert_with(begin);
+        if watch.due().is_none_or(|due| due > now) {
+            return;
+        }
+        let up: Vec<Subflow> = c.subflows.iter().filter(|s| s.up()).copied().collect();
+        for s in up {
+            let tag = self.emit(handle, Action::Watch { local: s.local, remote: s.remote }, None);
+            if let Some(watch) = self.connections.get_mut(&handle).and_then(|c| c.watch.as_mut()) {
+                tag.into_iter().for_each(|tag| watch.awaited.push(tag));
+            }
+        }
+    }
+
+    /// Takes in what one subflow shows; the last of a round decides.
+    pub(super) fn watched(&mut self, tag: u64, facts: Option<Facts>, now: Time) {
+        let Some(Outstanding { handle, action: Action::Watch { local, remote }, .. }) =
+            self.outstanding.remove(&tag)
+        else {
+            return;
+        };
+        let Some(watch) = self.connections.get_mut(&handle).and_then(|c| c.watch.as_mut()) else { return };
+        if !watch.awaited.contains(&tag) {
+            return;
+        }
+        watch.awaited.retain(|known| *known != tag);
+        watch.looks.extend(facts.map(|facts| (local, remote, Look { at: now, facts })));
+        if watch.awaited.is_empty() {
+            self.conclude(handle, now);
+            self.settle(handle, now);
+        }
+    }
+
+    fn conclude(&mut self, handle: Handle, now: Time) {
+        let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return };
+        let Some(watch) = c.watch.as_mut() else { return };
+        let looks = std::mem::take(&mut watch.looks);
+        let (mut next, mut idle) = (IDLE, true);
+        let mut dead = Vec::new();
+        for (at, (local, remote, look)) in looks.iter().enumerate() {
+            let named = |s: &&mut Subflow| s.up() && s.local == *local && s.remote == *remote;
+            let Some(subflow) = c.subflows.iter_mut().find(named) else { continue };
+            if subflow.path.note(look) {
+                (next, idle) = (LIVELY, false);
+            } else if look.facts.unacked > 0 {
+                next = next.min((look.facts.silence() / PATIENCE).max(LIVELY));
+                idle = false;
+            }
+            let others = looks.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, look)| &look.2);
+            match subflow.path.verdict(look, others) {
+                Verdict::Alive => {}
+                Verdict::Suspect(when) => next = next.min(when.saturating_sub(now).max(SOON)),
+                Verdict::Dead => dead.push(*subflow),
+            }
+        }
+        watch.interval = if idle { watch.interval.saturating_mul(2) } else { LIVELY }.min(IDLE);
+        watch.next = now.saturating_add(if idle { watch.interval } else { next });
+        let host = &self.host;
+        let can =
+            |s: &Subflow| s.up() && c.allows(&s.local) && !c.leaving(&s.local) && host.usable(&s.from());
+        let alternative = c
+            .subflows
+            .iter()
+            .any(|s| can(s) && !dead.iter().any(|dead| dead.local == s.local && dead.remote == s.remote));
+        if !alternative {
+            return;
+        }
+        for s in &dead {
+            c.miss(s);
+            let source = c.sources_of(&s.from());
+            fail(c, source, s.to(), now);
+            if let Some(failure) = c.failures.last_mut() {
+                failure.comebacks = s.path.comebacks().saturating_add(1);
+            }
+        }
+        self.part(handle, &dead, &[]);
+    }
+}
+
+impl super::Connection {
+    /// Whether there is a choice between subflows, or may soon be.
+    fn watchable(&self, host: &super::host::Host) -> bool {
+        if self.phase != Phase::Open || self.ready == Ready::No || self.is_unclaimed() {
+            return false;
+        }
+        match self.subflows.iter().filter(|s| s.up()).count() {
+            0 => false,
+            1 => {
+                self.subflows.iter().any(|s| !s.up() && !s.closing)
+                    || !self.wanted(host, super::SUBFLOWS_MAX, Time::MAX).is_empty()
+            }
+            _ => true,
+        }
+    }
+}
