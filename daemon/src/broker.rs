@@ -620,8 +620,11 @@ impl Broker {
         };
         let call = match ask {
             Ask::Bound(addr) => {
-                self.manager.note_bound(key, Some(addr));
-                self.note(&key);
+                // Of a socket that nothing was asked of nothing is kept.
+                if self.manager.prepared(&key).switched {
+                    self.manager.note_bound(key, Some(addr));
+                    self.note(&key);
+                }
                 None
             }
             Ask::Disconnected => {
