@@ -201,10 +201,15 @@ impl Engine {
             Some(_) => self.host.endpoint(&source).map_or(0, |endpoint| endpoint.id),
             None => 0,
         };
-        let Some(slot) = c.ids.allocate_as(source, preferred, wish) else {
+        let Some(mut slot) = c.ids.allocate_as(source, preferred, wish) else {
             fail(c, source, remote, now);
             return;
         };
+        if !c.allows(&addr::with_port(source, slot.port)) {
+            // Only this port was removed.
+            c.ids.set_port(&source, source.port());
+            slot.port = source.port();
+        }
         let local = addr::with_port(source, slot.port);
         let backup = c.backup(&self.host, &source).unwrap_or(false);
         let ifindex = c.ifindex(&self.host, &source);

@@ -107,6 +107,20 @@ impl Engine {
         self.connections.values().map(Box::as_ref)
     }
 
+    /// Whether the in-kernel path manager has addresses of its own here.
+    pub fn has_endpoints(&self) -> bool {
+        !self.host.endpoints().is_empty()
+    }
+
+    /// Whether [`Event::Endpoints`] would say anything new.
+    pub fn has(&self, endpoints: &[Endpoint], limits: Limits, serve: bool) -> bool {
+        let host = &self.host;
+        host.knows_endpoints()
+            && host.endpoints() == endpoints
+            && host.limits == limits
+            && host.serve == serve
+    }
+
     /// The next command for the kernel. Each is answered by one
     /// [`Event::Done`] (or [`Event::Routed`], [`Event::Watched`]).
     pub fn poll_command(&mut self) -> Option<Command> {
@@ -528,6 +542,7 @@ impl Engine {
                 if c.phase == Phase::Prepared {
                     c.listed = true;
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });
+                    self.index(handle);
                     return;
                 }
                 for addr in &added {
@@ -553,6 +568,7 @@ impl Engine {
                 }
                 if c.phase == Phase::Prepared {
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });
+                    self.index(handle);
                     return;
                 }
                 let deadline = now.saturating_add(patience);

@@ -234,7 +234,7 @@ fn renew(c: &mut Connection, source: &SocketAddr, id: u8, port: u16) {
     }
     c.ids.free(source);
     // The old id stays taken, under an address that nobody asks for.
-    c.ids.reserve(id, addr::with_port(unspecified(source), u16::from(id)), 0);
+    c.ids.reserve(id, addr::with_port(unspecified(source), u16::from(id)), u16::from(id));
     c.ids.allocate(*source, port);
 }
 

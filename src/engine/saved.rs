@@ -3,11 +3,11 @@
 //! written down whenever [`Engine::poll_changed`] names a key, and given back
 //! with [`Event::Restore`](super::Event::Restore).
 
-use super::Engine;
 use super::connection::{Connection, Device, Entry, Peer, Phase, Ready, Removal};
 use super::endpoints::Unclaimed;
 use super::event::{Key, Time};
 use super::ids::{Ids, Slot};
+use super::{Engine, PENDING_MAX};
 use crate::addr::{self, LIST_MAX};
 use std::net::SocketAddr;
 
@@ -139,9 +139,8 @@ impl Saved {
             c.phase = Phase::Open;
             c.initial = Some((addr::canonical(initial.0), addr::canonical(initial.1)));
             (c.ready, c.blind) = (Ready::Unknown, true);
-            if !self.leaving.is_empty() {
-                let addrs = self.leaving.into_iter().take(LIST_MAX).collect();
-                c.removals.push(Removal { addrs, deadline: now, request: None });
+            for addrs in self.leaving.chunks(LIST_MAX).take(PENDING_MAX) {
+                c.removals.push(Removal { addrs: addrs.to_vec(), deadline: now, request: None });
             }
         }
         c

@@ -8,6 +8,7 @@ mod addresses;
 mod dead;
 mod ending;
 mod endpoints;
+mod found;
 mod saved;
 mod scale;
 

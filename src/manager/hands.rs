@@ -9,7 +9,9 @@
 use super::call::{Asked, Seen, Settled, Switched};
 use super::{Prepared, fault, no_privilege, refused, scoped};
 use crate::addr;
-use crate::engine::{Action, Command, Event, Facts, Key, Outcome, Seen as SeenSubflow, Time};
+use crate::engine::{
+    Action, Command, Endpoint, Event, Facts, Key, Limits, Outcome, Seen as SeenSubflow, Time,
+};
 use crate::error::{Errno, Error, Result};
 use crate::kernel::diag::{Diag, Record, TcpFacts};
 use crate::kernel::latch::{Fault, Latch};
@@ -68,6 +70,16 @@ pub enum Work {
         record: Record,
         /// Its subflows, as the survey has them.
         pairs: Vec<Listed>,
+    },
+    /// Put the namespace back to what it was before userspace mode.
+    Unhold(String),
+    /// Read the in-kernel path manager's endpoints and limits.
+    Endpoints,
+    /// See whether a connection that nobody asked for was caught in a switch
+    /// of the path manager all the same.
+    Stray {
+        /// [`Event::Created`] of it.
+        event: Event,
     },
     /// See whether a subflow asked for as backup is one.
     Backup {
@@ -130,6 +142,10 @@ pub enum Found {
     },
     /// The survey, or that it is to be done again.
     Census(std::result::Result<Census, Refusal>),
+    /// The namespace is what it was.
+    Unheld,
+    /// What the in-kernel path manager would do.
+    Endpoints(Vec<Endpoint>, Limits),
     /// The state of a connection; `heard` as it was asked.
     Snapshot {
         /// For the engine.
@@ -262,6 +278,18 @@ impl Hands {
             Work::Command { command, initial, fresh } => self.command(&command, initial, fresh),
             Work::Survey => Found::Census(self.survey()),
             Work::Look(look) => self.look(look),
+            Work::Unhold(original) => match self.latch.unhold(&original) {
+                Ok(()) => Found::Unheld,
+                Err(_) => Found::Nothing,
+            },
+            Work::Endpoints => match (self.commands.endpoints(), self.commands.limits()) {
+                (Ok(endpoints), Ok(limits)) => Found::Endpoints(
+                    endpoints.iter().map(endpoint).collect(),
+                    Limits { subflows: limits.subflows, add_addr_accepted: limits.add_addr_accepted },
+                ),
+                _ => Found::Nothing,
+            },
+            Work::Stray { event } => self.stray(event),
             Work::Identify { record, pairs } => self.identify(&record, pairs),
             Work::Backup { token, local, remote } => match self.diag.subflow(&local, &remote) {
                 Ok(Some(Record { subflow: Some(facts), .. }))
@@ -484,6 +512,20 @@ impl Hands {
         Found::Identified { event, pairs }
     }
 
+    /// A connection that may be under the userspace path manager by accident.
+    fn stray(&mut self, event: Event) -> Found {
+        let Event::Created { token, ref initial, .. } = event else { return Found::Nothing };
+        if self.wary && !matches!(self.diag.probe(token), Ok(Some(_))) {
+            return Found::Nothing;
+        }
+        if !matches!(self.commands.controls(token), Ok(true)) {
+            return Found::Nothing;
+        }
+        let state = uapi::TCP_ESTABLISHED;
+        let pairs = vec![Listed { id: 0, state, local: initial.local, remote: initial.remote }];
+        Found::Identified { event, pairs }
+    }
+
     /// A connection that the engine has not seen begin, for a call.
     /// EOPNOTSUPP where the in-kernel path manager has it.
     pub(super) fn discover(
@@ -611,6 +653,22 @@ fn fares(tcp: &TcpFacts) -> Facts {
         bytes_retrans: tcp.bytes_retrans,
         segs_out: tcp.segs_out,
         total_retrans: tcp.total_retrans,
+    }
+}
+
+/// An endpoint in the engine's words.
+fn endpoint(endpoint: &pm::Endpoint) -> Endpoint {
+    let has = |flag| endpoint.flags & flag != 0;
+    Endpoint {
+        id: endpoint.id,
+        addr: addr::canonical(endpoint.addr),
+        ifindex: endpoint.ifindex,
+        signal: has(uapi::PM_FLAG_SIGNAL),
+        subflow: has(uapi::PM_FLAG_SUBFLOW),
+        backup: has(uapi::PM_FLAG_BACKUP),
+        fullmesh: has(uapi::PM_FLAG_FULLMESH),
+        laminar: has(uapi::PM_FLAG_LAMINAR),
+        implicit: has(uapi::PM_FLAG_IMPLICIT),
     }
 }
 

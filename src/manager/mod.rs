@@ -49,6 +49,19 @@ pub enum Start {
     From(Vec<SocketAddr>),
 }
 
+/// What is done for connections that nobody asked for: what the in-kernel path
+/// manager would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    /// Nothing.
+    #[default]
+    Claimed,
+    /// Those that a switch has caught.
+    Strays,
+    /// All: the namespace is in userspace mode.
+    All,
+}
+
 /// What was done to an unconnected socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
@@ -134,6 +147,7 @@ pub struct Manager {
     /// The socket that was connected last, and its token: most often the next
     /// that is told of.
     connected: Option<(Key, u32)>,
+    service: Service,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
 }
@@ -189,6 +203,7 @@ impl Manager {
             touched: HashSet::new(),
             fresh: HashSet::new(),
             connected: None,
+            service: Service::Claimed,
             held: None,
         })
     }
@@ -207,6 +222,21 @@ impl Manager {
     /// mode, if that is so.
     pub fn held(&self) -> Option<&str> {
         self.held.as_deref()
+    }
+
+    /// Ends userspace mode where no listener with a list is left.
+    pub fn end_hold(&mut self) {
+        let Some(original) = self.held.clone() else { return };
+        let Ok(listeners) = self.diag.listeners() else { return };
+        let listed = |cookie| {
+            self.engine
+                .connections()
+                .any(|c| c.key.cookie == cookie && c.listed && c.phase == Phase::Prepared)
+        };
+        let asked = self.calls.values().any(|calling| matches!(calling.call, Call::Add(_)));
+        if !asked && !listeners.iter().any(|listener| listed(listener.cookie)) {
+            self.submit(Lane::Namespace, Todo::Work(Work::Unhold(original)));
+        }
     }
 
     /// The same, known from before a restart.
@@ -313,8 +343,10 @@ impl Manager {
         };
         match event {
             pm::Event::Created { token, pair, server } => {
-                if let Some(key) = self.awaited(token) {
-                    self.tell(Event::Created { token, key, initial: seen(&pair, true), server });
+                let initial = seen(&pair, true);
+                match self.awaited(token) {
+                    Some(key) => self.tell(Event::Created { token, key, initial, server }),
+                    None => self.strange(token, initial, server),
                 }
             }
             pm::Event::Established { token } => self.tell(Event::Established { token }),
@@ -376,6 +408,39 @@ impl Manager {
         let record = self.diag.connection(token).ok()??;
         let key = Key { cookie: record.cookie, inode: record.inode };
         self.engine.knows_cookie(key.cookie).then_some(key)
+    }
+
+    /// A connection that nobody asked for.
+    fn strange(&mut self, token: u32, initial: Seen, server: bool) {
+        let wanted = match self.service {
+            Service::Claimed => false,
+            // Nothing would be done for it.
+            Service::Strays => !server && self.engine.has_endpoints(),
+            Service::All => true,
+        };
+        let Some(record) = wanted.then(|| self.diag.connection(token).ok().flatten()).flatten() else {
+            return;
+        };
+        let key = Key { cookie: record.cookie, inode: record.inode };
+        let event = Event::Created { token, key, initial, server };
+        if self.service == Service::All {
+            self.tell(event);
+        } else {
+            self.submit(Lane::Connection(token), Todo::Work(Work::Stray { event }));
+        }
+    }
+
+    /// Says what is to be done for connections that nobody asked for.
+    pub fn serve(&mut self, service: Service) {
+        self.service = service;
+        self.look_at_endpoints();
+    }
+
+    /// Nothing tells when endpoints change: the owner has them looked at.
+    pub fn look_at_endpoints(&mut self) {
+        if self.service != Service::Claimed && !self.lanes.contains_key(&Lane::Namespace) {
+            self.submit(Lane::Namespace, Todo::Work(Work::Endpoints));
+        }
     }
 
     fn submit(&mut self, lane: Lane, todo: Todo) {
@@ -474,6 +539,13 @@ impl Manager {
                 match census {
                     Ok(census) => self.resynchronise(census),
                     Err(_) => self.unsure = true,
+                }
+            }
+            Found::Unheld => self.held = None,
+            Found::Endpoints(endpoints, limits) => {
+                let serve = self.service != Service::Claimed;
+                if !self.engine.has(&endpoints, limits, serve) {
+                    self.tell(Event::Endpoints { endpoints, limits, serve });
                 }
             }
             Found::Snapshot { event, look } => self.looked(event, look),
