@@ -142,12 +142,12 @@ pub struct Manager {
     survey_at: Time,
     /// Connections that something was heard of since the survey began.
     touched: HashSet<u32>,
-    service: Service,
     /// Those that the last step heard of: there just now.
     fresh: HashSet<u32>,
     /// The socket that was connected last, and its token: most often the next
     /// that is told of.
     connected: Option<(Key, u32)>,
+    service: Service,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
 }
@@ -201,9 +201,9 @@ impl Manager {
             surveying: false,
             survey_at: Time::ZERO,
             touched: HashSet::new(),
-            service: Service::Claimed,
             fresh: HashSet::new(),
             connected: None,
+            service: Service::Claimed,
             held: None,
         })
     }
@@ -524,7 +524,6 @@ impl Manager {
         match found {
             Found::Nothing => {}
             Found::Event(event) => self.tell(event),
-            Found::Events(events) => events.into_iter().for_each(|event| self.tell(event)),
             Found::Listener { tag, key, socket, addr } => {
                 let outcome = match sockopt::cookie(socket.as_fd()) {
                     Ok(own_cookie) => {
@@ -854,14 +853,6 @@ impl Manager {
     /// Takes the engine's commands and answers.
     fn run(&mut self) {
         while let Some(command) = self.engine.poll_command() {
-            let lane = Lane::Connection(command.token);
-            if let Action::Watch { .. } = command.action {
-                match self.lanes.get_mut(&lane).and_then(VecDeque::back_mut) {
-                    Some(Todo::Work(Work::Watch(commands))) => commands.push(command),
-                    _ => self.submit(lane, Todo::Work(Work::Watch(vec![command]))),
-                }
-                continue;
-            }
             let initial = match command.action {
                 Action::Listen { local } if self.joins.iter().any(|join| join.addr == local) => {
                     self.tell(Event::Done { tag: command.tag, outcome: Outcome::Taken });
