@@ -550,6 +550,93 @@
 #define MPTCP_SS_IFINDEX 0x4000000
 
 /**
+ * A further subflow is established.
+ */
+#define MPTCP_EV_SUBFLOW_UP 0x1
+
+/**
+ * A subflow was closed, refused or given up; error tells why, if known.
+ */
+#define MPTCP_EV_SUBFLOW_DOWN 0x2
+
+/**
+ * A subflow is for backup, or not any more, by either side's wish.
+ */
+#define MPTCP_EV_PRIORITY 0x4
+
+/**
+ * The peer announced an address.
+ */
+#define MPTCP_EV_PEER_ADDR 0x8
+
+/**
+ * The peer withdrew an address.
+ */
+#define MPTCP_EV_PEER_ADDR_GONE 0x10
+
+/**
+ * The connection is plain TCP now.
+ */
+#define MPTCP_EV_FALLBACK 0x20
+
+/**
+ * A connection is established; subflow is the initial one.
+ */
+#define MPTCP_EV_UP 0x40
+
+/**
+ * A connection ended: its last event.
+ */
+#define MPTCP_EV_DOWN 0x80
+
+/**
+ * A request that was accepted can't be met (yet): a subflow to be made from an
+ * address that was ADDed was refused.
+ */
+#define MPTCP_EV_REQUEST_FAILED 0x100
+
+/**
+ * mptcp_subscribe(): every event, those of later versions included.
+ */
+#define MPTCP_EV_ALL 0x0fffffff
+
+/**
+ * mptcp_subscribe(): first tell what is there, by UP and SUBFLOW_UP.
+ */
+#define MPTCP_EV_CURRENT 0x40000000
+
+/**
+ * Events were lost in this place: look again. Sent whether asked for or not.
+ */
+#define MPTCP_EV_OVERFLOW 0x80000000
+
+/**
+ * struct mptcp_event.origin: it can't be told.
+ */
+#define MPTCP_ORIGIN_UNKNOWN 0
+
+/**
+ * struct mptcp_event.origin: a call of this interface.
+ */
+#define MPTCP_ORIGIN_APP 1
+
+/**
+ * struct mptcp_event.origin: the library, the broker or the in-kernel path
+ * manager, by itself.
+ */
+#define MPTCP_ORIGIN_POLICY 2
+
+/**
+ * struct mptcp_event.origin: the other end.
+ */
+#define MPTCP_ORIGIN_PEER 3
+
+/**
+ * struct mptcp_event.origin: the network between, or the loss of an address.
+ */
+#define MPTCP_ORIGIN_NETWORK 4
+
+/**
  * A subflow: 288 bytes, frozen.
  */
 struct mptcp_subflow {
@@ -789,6 +876,66 @@ struct mptcp_subflow_stats {
          */
         uint32_t reserved;
 };
+
+/**
+ * One event.
+ */
+struct mptcp_event {
+        /**
+         * One MPTCP_EV_*; those that are not known are to be skipped.
+         */
+        uint32_t what;
+        /**
+         * TCP_MULTIPATH_CONNID of the connection; 0 with OVERFLOW.
+         */
+        uint32_t connid;
+        /**
+         * CLOCK_MONOTONIC when it was noticed, in nanoseconds.
+         */
+        uint64_t time_ns;
+        /**
+         * Zero where there is none; with PEER_ADDR and PEER_ADDR_GONE the remote
+         * address only.
+         */
+        struct mptcp_subflow subflow;
+        /**
+         * errno of a failure, 0 none.
+         */
+        int32_t error;
+        /**
+         * Why the peer reset the subflow (RFC 8684 3.6), 0 not known.
+         */
+        uint32_t reset_reason;
+        /**
+         * PEER_ADDR, PEER_ADDR_GONE: the peer's id of the address; else 0.
+         */
+        uint32_t addr_id;
+        /**
+         * Interface of the subflow, 0 not known.
+         */
+        int32_t ifindex;
+        /**
+         * MPTCP_ORIGIN_*: who was the cause.
+         */
+        uint32_t origin;
+        /**
+         * OVERFLOW: how many were lost, 0 not known.
+         */
+        uint32_t lost;
+        /**
+         * Zero.
+         */
+        uint32_t reserved[2];
+};
+
+/**
+ * What mptcp_dispatch() calls for each event: event is good until it returns,
+ * size is sizeof(struct mptcp_event) of the library. Non-zero ends the
+ * dispatch.
+ */
+typedef int (*mptcp_event_fn)(const struct mptcp_event *event,
+                              size_t size,
+                              void *arg);
 
 /**
  * What works here, told beforehand.
@@ -1077,6 +1224,51 @@ int mptcp_getallstats(int fd,
  * Frees what mptcp_getallstats() gave. NULL is fine; errno stays.
  */
 void mptcp_freeallstats(struct mptcp_subflow_stats *subflows);
+
+/**
+ * Gives a descriptor that tells what happens to connections (RFC 6897 REQ14).
+ *
+ * fd is a connection, or a socket still to be connected; or a listener, for
+ * every connection accepted from then on; or -1 for all connections that this
+ * process has made known to the library. events are MPTCP_EV_* bits, with
+ * MPTCP_EV_CURRENT to be told of what is there first; 0: nothing is told, the
+ * descriptor only says when the direct backend has work, which
+ * mptcp_dispatch(evfd, NULL, NULL) does.
+ *
+ * The descriptor is CLOEXEC and non-blocking, and fits into poll(2), select(2),
+ * epoll(7) and io_uring: when it is readable, which may be without reason, call
+ * mptcp_nextevent() or mptcp_dispatch(). It is for nothing else but close(2),
+ * which is all that is needed to end it. Use it in one process only.
+ *
+ * Returns it, or -1 and errno: EPERM (nobody may act for this process), EINVAL
+ * (an unknown bit), EOPNOTSUPP (not Multipath TCP), ENOTCONN (the connection
+ * ended), EIO, EDQUOT, EMFILE, ENFILE, ENOMEM, EBADF, ENOTSOCK.
+ */
+int mptcp_subscribe(int fd, uint32_t events);
+
+/**
+ * Gives the next event of a descriptor of mptcp_subscribe()'s; size is
+ * sizeof(struct mptcp_event).
+ *
+ * Returns 1; 0 after the last one, when the connection has ended or the
+ * descriptor it was about was closed; or -1 and errno: EAGAIN (none now), EIO
+ * (once, when the broker has gone: subscribe again, with MPTCP_EV_CURRENT),
+ * EINVAL (not a descriptor of mptcp_subscribe()'s, or size under 4), E2BIG
+ * (size over 4096), EFAULT, EBADF.
+ */
+int mptcp_nextevent(int evfd, struct mptcp_event *event, size_t size);
+
+/**
+ * Does what there is to do for a descriptor of mptcp_subscribe()'s, and calls
+ * callback for each event, in the calling thread, until there is none or it
+ * returns non-zero. It may call anything, and close evfd if it then returns
+ * non-zero; it must not leave by longjmp(3) or an exception.
+ *
+ * With callback NULL no event is taken: the direct backend does what there is
+ * to do, which costs next to nothing when that is nothing. Returns how many
+ * were called for, or -1 and errno as mptcp_nextevent() but for EAGAIN.
+ */
+int mptcp_dispatch(int evfd, mptcp_event_fn callback, void *arg);
 
 /**
  * socket(2), but AF_INET or AF_INET6 with SOCK_STREAM (and SOCK_NONBLOCK,

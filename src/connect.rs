@@ -145,7 +145,12 @@ fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32>
         ));
     }
     Ok(match sockopt::info(socket.fd) {
-        Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => info.token,
+        Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => {
+            if let Some(control) = path::existing(socket) {
+                control.connected(key, info.token);
+            }
+            info.token
+        }
         _ => 0,
     })
 }

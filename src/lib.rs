@@ -27,6 +27,7 @@ pub mod caps;
 mod connect;
 pub mod engine;
 mod error;
+pub mod events;
 pub mod kernel;
 pub mod manager;
 pub mod options;

@@ -46,11 +46,11 @@ func TestDirectCapabilities(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := mptcp.BackendDirect
-	if mode() == "broker" {
-		want = mptcp.BackendBroker
+	want, name := mptcp.BackendDirect, "direct"
+	if byBroker() {
+		want, name = mptcp.BackendBroker, "broker"
 	}
-	if caps.Backend != want || caps.Backend.String() != mode() || !caps.Has(mptcp.CapAddBefore) {
+	if caps.Backend != want || caps.Backend.String() != name || !caps.Has(mptcp.CapAddBefore) {
 		t.Errorf("%+v", caps)
 	}
 	address, _ := serve(t, "tcp", "10.9.0.1:0")
@@ -422,7 +422,7 @@ func TestDirectListen(t *testing.T) {
 	lc := mptcp.ListenConfig{LocalAddrs: addrs("10.1.0.1", "10.2.0.1")}
 	_, err := lc.Listen(context.Background(), "tcp", "10.9.0.1:0")
 	why := syscall.EOPNOTSUPP
-	if mode() == "broker" {
+	if byBroker() {
 		why = syscall.EACCES // its policy
 	}
 	isErrno(t, "listen with a list", err, why)

@@ -34,7 +34,7 @@ pub enum Task {
     /// A manager's job.
     Job {
         /// Which.
-        job: Job,
+        job: Box<Job>,
         /// The descriptor of the call that it is part of.
         fd: Option<Arc<OwnedFd>>,
         /// For whom.
@@ -369,7 +369,7 @@ impl Broker {
                 }
                 (None, Lane::Namespace) => NOBODY,
             };
-            self.tasks.push(user, Task::Job { job, fd, user });
+            self.tasks.push(user, Task::Job { job: Box::new(job), fd, user });
         }
     }
 
@@ -620,8 +620,11 @@ impl Broker {
         };
         let call = match ask {
             Ask::Bound(addr) => {
-                self.manager.note_bound(key, Some(addr));
-                self.note(&key);
+                // Of a socket that nothing was asked of nothing is kept.
+                if self.manager.prepared(&key).switched {
+                    self.manager.note_bound(key, Some(addr));
+                    self.note(&key);
+                }
                 None
             }
             Ask::Disconnected => {

@@ -72,6 +72,7 @@ pub struct Engine {
     commands: VecDeque<Command>,
     outstanding: HashMap<u64, Outstanding>,
     notices: VecDeque<Notice>,
+    budget: watch::Budget,
 }
 
 impl Engine {

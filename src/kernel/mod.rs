@@ -12,6 +12,7 @@ mod lab;
 pub mod latch;
 pub mod netlink;
 pub mod pm;
+pub mod poll;
 pub mod process;
 pub mod route;
 pub mod rtnl;

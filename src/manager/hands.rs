@@ -57,7 +57,11 @@ pub enum Work {
         command: Command,
         /// The connection's initial pair, where that matters, and its inode.
         initial: Option<(SocketAddr, SocketAddr, u64)>,
+        /// The connection was heard of just now: the token is still its own.
+        fresh: bool,
     },
+    /// See how subflows of one connection fare.
+    Watch(Vec<Command>),
     /// List every socket of the namespace.
     Survey,
     /// Look at one connection's subflows.
@@ -125,6 +129,8 @@ pub struct Census {
 pub enum Found {
     /// For the engine as it is.
     Event(Event),
+    /// The same, several.
+    Events(Vec<Event>),
     /// Nothing.
     Nothing,
     /// A listening socket was made, for the command with this tag.
@@ -218,6 +224,12 @@ impl Hands {
             && self.latch.intact()
     }
 
+    /// The same for what commands need.
+    pub fn commands_intact(&self) -> bool {
+        sockopt::cookie(self.commands.as_fd()) == Ok(self.commands_cookie)
+            && sockopt::cookie(self.diag.as_fd()) == Ok(self.diag_cookie)
+    }
+
     /// Whether the calling thread is in the network namespace.
     pub fn at_home(&self) -> bool {
         sockopt::thread_netns().map_or(true, |namespace| namespace == self.namespace)
@@ -267,7 +279,10 @@ impl Hands {
     pub fn run(&mut self, work: Work, fd: Option<BorrowedFd<'_>>) -> Found {
         let lost = || Error::new(libc::EBADF, "the socket was closed meanwhile");
         match work {
-            Work::Command { command, initial } => self.command(&command, initial),
+            Work::Command { command, initial, fresh } => self.command(&command, initial, fresh),
+            Work::Watch(commands) => {
+                Found::Events(commands.iter().filter_map(|command| self.watch(command)).collect())
+            }
             Work::Survey => Found::Census(self.survey()),
             Work::Look(look) => self.look(look),
             Work::Unhold(original) => match self.latch.unhold(&original) {
@@ -302,24 +317,17 @@ impl Hands {
         }
     }
 
-    fn command(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Found {
+    fn command(
+        &mut self,
+        command: &Command,
+        initial: Option<(SocketAddr, SocketAddr, u64)>,
+        fresh: bool,
+    ) -> Found {
         let tag = command.tag;
-        if let Action::Watch { local, remote } = command.action {
-            let facts = self.diag.facts(&local, &remote).ok().flatten().map(|tcp| fares(&tcp));
-            return Found::Event(Event::Watched { tag, facts });
-        }
         if let Action::Route { remote } = command.action {
             return Found::Event(Event::Routed { tag, local: route::source(&remote).ok() });
         }
-        // The token could be another connection's by now.
-        let record =
-            if self.wary { self.diag.probe(command.token) } else { self.diag.connection(command.token) };
-        let ours = match record {
-            Ok(None) => false,
-            Ok(Some(record)) => record.cookie == command.key.cookie,
-            Err(_) => !self.wary,
-        };
-        if !ours {
+        if (self.wary || !fresh) && !self.recognises(command) {
             return Found::Event(Event::Done { tag, outcome: Outcome::Gone });
         }
         if let Action::Listen { local } = command.action {
@@ -330,6 +338,23 @@ impl Hands {
             };
         }
         Found::Event(Event::Done { tag, outcome: self.carry_out(command, initial) })
+    }
+
+    /// Whether the token is still the connection's: it could be another's.
+    fn recognises(&mut self, command: &Command) -> bool {
+        let record =
+            if self.wary { self.diag.probe(command.token) } else { self.diag.connection(command.token) };
+        match record {
+            Ok(None) => false,
+            Ok(Some(record)) => record.cookie == command.key.cookie,
+            Err(_) => !self.wary,
+        }
+    }
+
+    fn watch(&mut self, command: &Command) -> Option<Event> {
+        let Action::Watch { local, remote } = command.action else { return None };
+        let facts = self.diag.facts(&local, &remote).ok().flatten().map(|tcp| fares(&tcp));
+        Some(Event::Watched { tag: command.tag, facts })
     }
 
     fn carry_out(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Outcome {

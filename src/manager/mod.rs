@@ -142,6 +142,11 @@ pub struct Manager {
     survey_at: Time,
     /// Connections that something was heard of since the survey began.
     touched: HashSet<u32>,
+    /// Those that the last step heard of: there just now.
+    fresh: HashSet<u32>,
+    /// The socket that was connected last, and its token: most often the next
+    /// that is told of.
+    connected: Option<(Key, u32)>,
     service: Service,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
@@ -196,6 +201,8 @@ impl Manager {
             surveying: false,
             survey_at: Time::ZERO,
             touched: HashSet::new(),
+            fresh: HashSet::new(),
+            connected: None,
             service: Service::Claimed,
             held: None,
         })
@@ -242,9 +249,14 @@ impl Manager {
     /// numbers then must not be read, written or accepted from.
     pub fn intact(&self) -> bool {
         let own = |fd: BorrowedFd<'_>, cookie| sockopt::cookie(fd) == Ok(cookie);
-        own(self.events.as_fd(), self.events_cookie)
+        self.hears()
             && own(self.diag.as_fd(), self.diag_cookie)
             && self.joins.iter().all(|join| own(join.socket.as_fd(), join.own_cookie))
+    }
+
+    /// The same for the event socket alone.
+    pub fn hears(&self) -> bool {
+        sockopt::cookie(self.events.as_fd()) == Ok(self.events_cookie)
     }
 
     /// Opens everything anew and keeps what is known. The old descriptors are
@@ -287,7 +299,9 @@ impl Manager {
         let mut heard = Vec::new();
         let overrun = self.events.drain(|event| heard.push(event)) == Err(Errno(libc::ENOBUFS));
         let mut listeners_changed = false;
+        self.fresh.clear();
         for event in heard {
+            self.fresh.extend(event.token());
             listeners_changed |=
                 matches!(event, pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. });
             self.translate(event);
@@ -299,6 +313,7 @@ impl Manager {
         }
         if overrun {
             self.unsure = true;
+            self.fresh.clear();
         }
         let now = Self::now();
         if self.unsure && !self.surveying && self.survey_at <= now {
@@ -386,6 +401,10 @@ impl Manager {
         if self.engine.waiting() == 0 {
             return None;
         }
+        if let Some((key, _)) = self.connected.filter(|(_, known)| *known == token) {
+            self.connected = None;
+            return self.engine.knows_cookie(key.cookie).then_some(key);
+        }
         let record = self.diag.connection(token).ok()??;
         let key = Key { cookie: record.cookie, inode: record.inode };
         self.engine.knows_cookie(key.cookie).then_some(key)
@@ -469,6 +488,16 @@ impl Manager {
         }
     }
 
+    /// Whether [`Manager::poll_job`] has one that can be done from anywhere.
+    pub fn has_jobs(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether something waits for a thread of this network namespace.
+    pub fn homesick(&self) -> bool {
+        !self.away.is_empty()
+    }
+
     /// Nobody works in this lane any more.
     fn leave(&mut self, lane: Lane) {
         match self.lanes.get(&lane) {
@@ -495,6 +524,7 @@ impl Manager {
         match found {
             Found::Nothing => {}
             Found::Event(event) => self.tell(event),
+            Found::Events(events) => events.into_iter().for_each(|event| self.tell(event)),
             Found::Listener { tag, key, socket, addr } => {
                 let outcome = match sockopt::cookie(socket.as_fd()) {
                     Ok(own_cookie) => {
@@ -792,6 +822,11 @@ impl Manager {
         self.prepared.entry(key).or_default().bound = bound;
     }
 
+    /// Notes what the application's own connect(2) has shown.
+    pub fn note_connected(&mut self, key: Key, token: u32) {
+        self.connected = Some((key, token));
+    }
+
     /// Notes a socket that was made under control.
     pub fn note_switched(&mut self, key: Key) {
         self.prepared.entry(key).or_default().switched = true;
@@ -819,6 +854,14 @@ impl Manager {
     /// Takes the engine's commands and answers.
     fn run(&mut self) {
         while let Some(command) = self.engine.poll_command() {
+            let lane = Lane::Connection(command.token);
+            if let Action::Watch { .. } = command.action {
+                match self.lanes.get_mut(&lane).and_then(VecDeque::back_mut) {
+                    Some(Todo::Work(Work::Watch(commands))) => commands.push(command),
+                    _ => self.submit(lane, Todo::Work(Work::Watch(vec![command]))),
+                }
+                continue;
+            }
             let initial = match command.action {
                 Action::Listen { local } if self.joins.iter().any(|join| join.addr == local) => {
                     self.tell(Event::Done { tag: command.tag, outcome: Outcome::Taken });
@@ -831,7 +874,9 @@ impl Manager {
                 Action::End => self.initial(command.token),
                 _ => None,
             };
-            self.submit(Lane::Connection(command.token), Todo::Work(Work::Command { command, initial }));
+            let fresh = self.fresh.contains(&command.token);
+            let work = Work::Command { command, initial, fresh };
+            self.submit(Lane::Connection(command.token), Todo::Work(work));
         }
         while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
             self.answered(id, result);

@@ -377,6 +377,10 @@ impl PathControl for Broker {
         }
     }
 
+    fn subscribe(&self, _socket: Option<&Socket<'_>>, _events: u32) -> Result<OwnedFd> {
+        Err(Error::new(libc::EOPNOTSUPP, "the broker tells no events"))
+    }
+
     fn abilities(&self) -> Abilities {
         on_a_line(|line| {
             line.greet()?;
