@@ -9,14 +9,14 @@ use crate::addr;
 use crate::error::{Errno, Error, Result};
 use crate::kernel::diag::{Diag, Record};
 use crate::kernel::info::{MptcpInfo, TcpInfo};
-use crate::kernel::route::{self, HostAddress};
+use crate::kernel::route;
 use crate::kernel::sockopt::{self, Listed};
 use crate::kernel::uapi;
 use crate::path;
 use crate::pending;
 use crate::socket::{self, Subflow};
 use crate::stream::{Socket, Stage, is_up};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// A connection in numbers; `None` is not known (an older kernel, or nothing
@@ -356,7 +356,7 @@ struct Inspector {
     /// Of the application's descriptor: who finds another's socket, in the
     /// wrong namespace, knows it by that.
     inode: u64,
-    hosts: Option<Vec<HostAddress>>,
+    holders: Option<Vec<(IpAddr, u32)>>,
     all: Option<Vec<Record>>,
     last: Option<(Listed, Record)>,
 }
@@ -365,7 +365,7 @@ impl Inspector {
     fn new(fd: BorrowedFd<'_>) -> Self {
         let inode = sockopt::stat(fd).map(|(inode, _)| inode);
         let diag = inode.and_then(|_| Diag::open()).ok();
-        Self { diag, inode: inode.unwrap_or(0), hosts: None, all: None, last: None }
+        Self { diag, inode: inode.unwrap_or(0), holders: None, all: None, last: None }
     }
 
     fn look(&mut self, listed: &Listed) -> Option<Record> {
@@ -394,9 +394,9 @@ impl Inspector {
 
     /// The interface that holds a local address.
     fn holder(&mut self, local: &SocketAddr) -> Option<u32> {
-        let local = addr::canonical(*local);
-        let hosts = self.hosts.get_or_insert_with(|| route::host_addresses().unwrap_or_default());
-        hosts.iter().find(|host| addr::same_ip(&host.addr, &local)).map(|host| host.ifindex)
+        let local = addr::canonical(*local).ip();
+        let holders = self.holders.get_or_insert_with(|| route::holders().unwrap_or_default());
+        holders.iter().find(|(ip, _)| *ip == local).map(|(_, ifindex)| *ifindex)
     }
 
     /// The device that it is bound to, out of all that belong to the

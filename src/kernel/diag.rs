@@ -371,13 +371,15 @@ impl Diag {
         Ok(all)
     }
 
-    /// Every TCP socket of the namespace by its descriptor's inode, listeners
-    /// and what the kernel keeps of ended ones left out: one dump for all,
-    /// without taking a lock.
+    /// Every TCP socket of the namespace by its descriptor's inode, listeners,
+    /// those without a descriptor and what the kernel keeps of ended ones left
+    /// out: one dump for all, without taking a lock.
     pub fn by_inode(&mut self) -> Result<HashMap<u64, Vec<Record>>, Refusal> {
         let mut all: HashMap<u64, Vec<Record>> = HashMap::new();
         self.dump(libc::IPPROTO_TCP, SUBFLOW_STATES, |record| {
-            all.entry(record.inode).or_default().push(record);
+            if record.inode != 0 {
+                all.entry(record.inode).or_default().push(record);
+            }
         })?;
         Ok(all)
     }

@@ -311,9 +311,7 @@ pub struct Snapshot {
     pub subflows: Vec<(Listed, TcpInfo)>,
 }
 
-/// All numbers, by MPTCP_FULL_INFO: one snapshot in one call (6.5). The kernel
-/// counts the connection before it holds its subflows still, so these can be
-/// ahead by what moved in between.
+/// All numbers, by MPTCP_FULL_INFO: one snapshot in one call (6.5).
 pub fn full_snapshot(fd: BorrowedFd<'_>) -> KernelResult<Snapshot> {
     with_full::<TCP_INFO_SIZE, _>(fd, size_of::<FullInfo>(), |info, subflows, tcp| Snapshot {
         info: MptcpInfo::parse(info),

@@ -168,6 +168,11 @@ pub const EV_SERVER_SIDE: u16 = 18;
 /// EV_FLAGS of 6.18 on: this end accepted the connection.
 pub const EV_FLAG_SERVER_SIDE: u16 = 0x2;
 
+pub const RTM_NEWADDR: u16 = 20;
+pub const RTM_GETADDR: u16 = 22;
+pub const IFA_ADDRESS: u16 = 1;
+pub const IFA_LOCAL: u16 = 2;
+
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
 pub const SOCK_DESTROY: u16 = 21;
 pub const INET_DIAG_REQ_PROTOCOL: u16 = 3;

@@ -142,12 +142,12 @@ pub struct Manager {
     survey_at: Time,
     /// Connections that something was heard of since the survey began.
     touched: HashSet<u32>,
-    service: Service,
     /// Those that the last step heard of: there just now.
     fresh: HashSet<u32>,
     /// The socket that was connected last, and its token: most often the next
     /// that is told of.
     connected: Option<(Key, u32)>,
+    service: Service,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
 }
@@ -201,9 +201,9 @@ impl Manager {
             surveying: false,
             survey_at: Time::ZERO,
             touched: HashSet::new(),
-            service: Service::Claimed,
             fresh: HashSet::new(),
             connected: None,
+            service: Service::Claimed,
             held: None,
         })
     }
