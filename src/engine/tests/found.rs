@@ -129,3 +129,18 @@ fn a_claim_is_said_to_have_changed_whatever_is_answered() {
     assert!(engine.save(&KEY).is_some_and(|saved| !saved.unclaimed));
     assert_eq!(engine.poll_changed(), Some(KEY));
 }
+
+#[test]
+fn an_address_that_the_peer_has_under_two_ids_is_restored_with_both() {
+    let mut world = World::new(&[]);
+    for (id, n) in [(3, 1), (4, 2), (4, 1)] {
+        world.tell(Event::Announced { token: TOKEN, id, addr: remote(n) });
+    }
+    let saved = world.engine.save(&KEY).unwrap();
+    let mut after = Engine::default();
+    after.handle(Event::Restore(Box::new(saved.clone())), world.now);
+    assert_eq!(after.save(&KEY), Some(saved));
+    // One of them is withdrawn, which leaves the other.
+    after.handle(Event::Withdrawn { token: TOKEN, id: 3 }, world.now);
+    assert!(after.by_key(&KEY).unwrap().peers.contains(&Peer { id: Some(4), addr: remote(1) }));
+}
