@@ -16,7 +16,7 @@ SONAME := libmptcpapi.so.$(SOVERSION)
 SOFILE := $(SONAME).$(VERSION)
 
 .PHONY: all stage lib daemon header check-header check-header-counted install check check-rust check-c check-python check-go \
-	check-man check-switch demo bench clean help deps
+	check-man check-switch check-fuzz fuzz demo bench clean help deps
 
 all: lib daemon $(BUILD)/mptcpapi.pc
 
@@ -25,6 +25,7 @@ help:
 	@echo 'make check      every test (installs missing Debian packages when root)'
 	@echo 'make demo       two hosts, two paths, a transfer in C, Python and Go'
 	@echo 'make bench      benchmarks, as ratios against raw system calls and other path managers'
+	@echo 'make fuzz       SECONDS= TARGET= looks for bytes that break something'
 	@echo 'make install    DESTDIR= PREFIX=/usr/local LIBDIR='
 	@echo 'make header     writes include/mptcp.h afresh from src/capi'
 
@@ -89,9 +90,19 @@ install: lib daemon
 	install -m 644 $(BUILD)/libmptcpapi.a $(DESTDIR)$(LIBDIR)/libmptcpapi.a
 	install -d $(DESTDIR)$(PREFIX)/sbin
 	install -m 755 $(BUILD)/mptcpapid $(DESTDIR)$(PREFIX)/sbin/mptcpapid
-	install -d $(DESTDIR)$(PREFIX)/share/man/man3 $(DESTDIR)$(PREFIX)/share/man/man7
-	install -m 644 man/*.3 $(DESTDIR)$(PREFIX)/share/man/man3
-	install -m 644 man/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
+	for s in 3 5 7 8; do \
+		install -d $(DESTDIR)$(PREFIX)/share/man/man$$s && \
+		install -m 644 man/*.$$s $(DESTDIR)$(PREFIX)/share/man/man$$s || exit; \
+	done
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	install -m 644 daemon/systemd/mptcpapid.socket $(DESTDIR)$(PREFIX)/lib/systemd/system/mptcpapid.socket
+	sed 's|/usr/sbin/|$(PREFIX)/sbin/|' daemon/systemd/mptcpapid.service > $(BUILD)/mptcpapid.service
+	install -m 644 $(BUILD)/mptcpapid.service $(DESTDIR)$(PREFIX)/lib/systemd/system/mptcpapid.service
+	install -d $(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d
+	install -m 644 daemon/systemd/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/mptcpapi.conf
+	install -m 644 daemon/systemd/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/mptcpapi.conf
+	install -d $(DESTDIR)$(PREFIX)/share/doc/libmptcpapi
+	install -m 644 daemon/systemd/mptcpapid.conf $(DESTDIR)$(PREFIX)/share/doc/libmptcpapi/mptcpapid.conf
 	rm -f $(BUILD)/mptcpapi.pc
 	$(MAKE) --no-print-directory $(BUILD)/mptcpapi.pc
 	install -m 644 $(BUILD)/mptcpapi.pc $(DESTDIR)$(LIBDIR)/pkgconfig/mptcpapi.pc
@@ -136,6 +147,12 @@ check-man:
 check-switch: lib
 	tests/switch
 	tests/guest
+
+check-fuzz:
+	fuzz/run check
+
+fuzz:
+	fuzz/run $(or $(SECONDS),60) $(TARGET)
 
 demo: deps lib daemon
 	demo/run

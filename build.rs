@@ -26,7 +26,7 @@ fn header() {
     ));
     let mut builder = cbindgen::Builder::new().with_config(config);
     // Not the whole crate: its other constants are no business of C's.
-    for file in ["types", "options", "addresses", "also"] {
+    for file in ["types", "options", "addresses", "stats", "events", "also"] {
         builder = builder.with_src(format!("src/capi/{file}.rs"));
     }
     let bindings = builder.generate().unwrap_or_else(|e| panic!("cbindgen: {e}"));
@@ -40,7 +40,10 @@ fn header() {
 /// reads better so.
 #[cfg(feature = "header")]
 fn as_written(text: &str) -> String {
-    let source = std::fs::read_to_string("src/capi/types.rs").unwrap_or_else(|e| panic!("types.rs: {e}"));
+    let read = |name| {
+        std::fs::read_to_string(format!("src/capi/{name}.rs")).unwrap_or_else(|e| panic!("{name}.rs: {e}"))
+    };
+    let source = read("types") + &read("events");
     let hex = |name: &str| {
         let line = source.lines().find(|line| line.starts_with(&format!("pub const {name}: ")))?;
         let value = line.split(" = ").nth(1)?.trim_end_matches(';');

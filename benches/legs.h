@@ -6,7 +6,7 @@
  *
  *   kernel    the in-kernel path manager, with an endpoint for the second address
  *   mptcpd    mptcpd with mptcpd-plugin.c, in a namespace in userspace mode
- *   direct    the library in this process; the program steps it by mptcp_getcaps()
+ *   direct    the library in this process; the program steps it by mptcp_dispatch()
  *   queries   the same, but the program only asks for its subflows
  *   broker    the library through mptcpapid
  *
@@ -34,11 +34,15 @@ struct leg {
 
 B volatile int swallowed;       /* keeps the compiler from dropping a call */
 
-B void step_getcaps(int fd)
+B void step_dispatch(int fd)
 {
-	struct mptcp_caps caps;
+	static int evfd = -1;
 
-	swallowed += mptcp_getcaps(fd, &caps, sizeof caps);
+	(void)fd;
+	if (evfd < 0)
+		evfd = mptcp_subscribe(-1, 0);
+	if (mptcp_dispatch(evfd, NULL, NULL) < 0)
+		die("dispatch: %s", mptcp_errmsg());
 }
 
 B void step_getsubflows(int fd)
@@ -66,7 +70,7 @@ B struct leg leg_of(char **argv)
 
 	leg.library = strcmp(argv[0], "kernel") && strcmp(argv[0], "mptcpd");
 	if (!strcmp(argv[0], "direct"))
-		leg.step = step_getcaps;
+		leg.step = step_dispatch;
 	if (!strcmp(argv[0], "queries"))
 		leg.step = step_getsubflows;
 	if (leg.library)

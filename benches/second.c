@@ -33,7 +33,7 @@ static double await_join(const struct leg *leg, int fd, int tap_fd, double start
 
 static void turn(const struct leg *leg, int tap_fd)
 {
-	char byte = 'x';
+	char byte = 'x', echo;
 	double before, start, when, add, connected;
 	int fd;
 
@@ -46,7 +46,7 @@ static void turn(const struct leg *leg, int tap_fd)
 	start = real_us();
 	leg_connect(leg, fd);
 	connected = real_us() - start;
-	if (write(fd, &byte, 1) != 1 || read(fd, &byte, 1) != 1)
+	if (write(fd, &byte, 1) != 1 || (!leg->step && read(fd, &echo, 1) != 1))
 		die("the first bytes");
 	printf("turn\t%.1f\t%.1f\t%.1f\n", add, connected, await_join(leg, fd, tap_fd, start));
 	reset(fd);

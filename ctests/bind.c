@@ -194,6 +194,24 @@ static void device(const struct fam *f)
 	check_only(&p, pair_of(f->s1, extra));
 }
 
+/* A thread that has gone to another namespace: the broker serves the sockets of the
+ * first one all the same, and no socket of the second. */
+static void *gone(void *arg)
+{
+	int c = *(int *)arg, own;
+
+	t_thread_new_network();
+	OK(add(c, "10.1.0.1 10.2.0.1"));
+	CHECK_STR(laddrs(c), "10.1.0.1 10.2.0.1");
+	OK(rem(c, "10.1.0.1 10.2.0.1"));
+	own = raw_socket(AF_INET);
+	FAILS(EOPNOTSUPP, add(own, "10.1.0.1"));
+	CHECK(strstr(mptcp_errmsg(), "namespace"));
+	CHECK_STR(laddrs(own), "");
+	close(own);
+	return NULL;
+}
+
 /* The socket's namespace counts, not the caller's; direct refuses where they differ. */
 static void namespaces(void)
 {
@@ -221,6 +239,13 @@ static void namespaces(void)
 	REQUIRE(waitpid(pid, &status, 0) == pid);
 	CHECK_INT(status, 0);
 	OK(add(c, "10.1.0.1"));
+	OK(rem(c, "10.1.0.1"));
+	if (t_broker()) {
+		pthread_t t;
+
+		REQUIRE(!pthread_create(&t, NULL, gone, &c));
+		REQUIRE(!pthread_join(t, NULL));
+	}
 	close(c);
 	close(plain);
 }

@@ -28,6 +28,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <sys/un.h>
@@ -82,6 +83,16 @@ T void t_new_network(void)
 		_exit(1);
 	}
 	t_become_user();
+}
+
+/* The same for the calling thread alone, whose credentials are its own to the kernel. */
+T void t_thread_new_network(void)
+{
+	if (syscall(SYS_setresuid, 0, 0, 0) || unshare(CLONE_NEWNET)
+	    || syscall(SYS_setresuid, T_NOBODY, T_NOBODY, 0)) {
+		perror("a new network namespace for a thread");
+		_exit(1);
+	}
 }
 
 /* Does that work? */

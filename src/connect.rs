@@ -145,7 +145,12 @@ fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32>
         ));
     }
     Ok(match sockopt::info(socket.fd) {
-        Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => info.token,
+        Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => {
+            if let Some(control) = path::existing(socket) {
+                control.connected(key, info.token);
+            }
+            info.token
+        }
         _ => 0,
     })
 }
@@ -161,7 +166,7 @@ fn next(socket: &Socket<'_>, key: Key, peers: &[SocketAddr], at: usize, errno: E
     // report the old failure.
     let _ = sockopt::disconnect(socket.fd);
     if socket.mptcp
-        && let Some(control) = path::existing()
+        && let Some(control) = path::existing(socket)
     {
         control.disconnected(socket);
     }
@@ -184,7 +189,7 @@ fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<
     if !socket.mptcp {
         return Ok(());
     }
-    let choices = match path::control() {
+    let choices = match path::control_of(socket) {
         Ok(control) => match control.before_connect(socket, left) {
             Ok(Start::From(choices)) => choices,
             Ok(Start::AsIs) => return Ok(()),
@@ -231,7 +236,7 @@ fn bind(socket: &Socket<'_>, local: &SocketAddr) -> Result<()> {
         }
         errno => Error::kernel(errno, &format!("binding to {local}")),
     })?;
-    if let Some(control) = path::existing() {
+    if let Some(control) = path::existing(socket) {
         control.bound_by_us(socket, *local);
     }
     Ok(())

@@ -49,7 +49,7 @@ impl Default for Usage {
     }
 }
 
-fn is_unsupported(errno: Errno) -> bool {
+pub(crate) fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno(libc::EOPNOTSUPP | libc::ENOPROTOOPT))
 }
 
@@ -81,7 +81,7 @@ pub fn enabled(fd: impl AsFd) -> Result<bool> {
 
 /// Whether the kernel has the options of SOL_MPTCP (5.16): it answers them on
 /// a fresh socket.
-fn answers_mptcp_info() -> bool {
+pub(crate) fn answers_mptcp_info() -> bool {
     sockopt::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP)
         .is_ok_and(|fresh| sockopt::info(fresh.as_fd()).is_ok())
 }
@@ -100,7 +100,8 @@ pub fn subflows(fd: impl AsFd) -> Result<Vec<Subflow>> {
     pending::settle(fd);
     path::touch();
     let collected = sockopt::with_full_info(fd, |info, tcp| {
-        let entries = info.iter().zip(tcp).filter_map(|(sf, tcp)| sockopt::entry(sf.id, &sf.addrs, *tcp));
+        let entries =
+            info.iter().zip(tcp).filter_map(|(sf, [state, ..])| sockopt::entry(sf.id, &sf.addrs, *state));
         established(entries)
     });
     let up = match collected {
@@ -164,7 +165,8 @@ fn established(listed: impl Iterator<Item = Listed>) -> Vec<Subflow> {
     up
 }
 
-fn shown(entry: &Listed, initial: bool, fallback: bool) -> Subflow {
+/// An entry of the kernel's listing as callers see it.
+pub(crate) fn shown(entry: &Listed, initial: bool, fallback: bool) -> Subflow {
     let mut subflow = Subflow {
         local: addr::canonical(entry.local),
         remote: addr::canonical(entry.remote),
@@ -255,7 +257,7 @@ fn steerable(socket: &Socket<'_>) -> Result<&'static dyn PathControl> {
     if stage == Stage::Ended {
         return Err(socket.not_connected());
     }
-    path::control()
+    path::control_of(socket)
 }
 
 /// Local addresses: the list; without one, before the connection the address
@@ -280,7 +282,7 @@ pub fn local_addresses(fd: impl AsFd) -> Result<Vec<SocketAddr>> {
 pub fn peer_addresses(fd: impl AsFd) -> Result<Vec<SocketAddr>> {
     let socket = Socket::of(fd.as_fd())?;
     let used = subflows(socket.fd)?.into_iter().map(|s| s.remote);
-    let announced = path::existing().map(|control| control.facts(&socket).peers).unwrap_or_default();
+    let announced = path::existing(&socket).map(|control| control.facts(&socket).peers).unwrap_or_default();
     Ok(distinct(used.chain(announced)))
 }
 
@@ -305,7 +307,7 @@ pub fn enable(fd: impl AsFd, on: bool) -> Result<()> {
     }
     if on != socket.mptcp {
         let fresh = fresh_socket(&socket, on)?;
-        let control = path::existing().filter(|_| !on);
+        let control = path::existing(&socket).filter(|_| !on);
         // What ADD has bound goes with the list.
         let bound = !control.is_some_and(|control| bound_by_us(control, &socket));
         options::carry(&socket, fresh.as_fd(), bound)?;
@@ -344,7 +346,7 @@ pub(crate) fn restrict_to_binding(socket: &Socket<'_>) -> Result<bool> {
     if !bound_to_something(socket) {
         return Ok(false);
     }
-    if let Ok(control) = path::control()
+    if let Ok(control) = path::control_of(socket)
         && let Err(error) = control.respect_binding(socket)
         && !matches!(error.errno(), libc::EPERM | libc::EOPNOTSUPP)
     {
@@ -372,7 +374,7 @@ fn fresh_socket(socket: &Socket<'_>, mptcp: bool) -> Result<OwnedFd> {
     // One that is bound will be restricted: made under control, its first
     // subflow has address id 0 (KERNEL: a switch can lose that).
     if bound_to_something(socket)
-        && let Ok(control) = path::control()
+        && let Ok(control) = path::control_of(socket)
         && let Ok(fresh) = control.make_socket(socket.domain(), kind)
     {
         return Ok(fresh);

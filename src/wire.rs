@@ -252,32 +252,43 @@ impl Told {
 }
 
 /// Addresses with their scope, which link-local ones need and serde's own form
-/// of an address leaves out.
-mod scoped {
+/// of an address leaves out: `#[serde(with = "scoped")]`.
+pub mod scoped {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use std::net::{IpAddr, SocketAddr};
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+    /// What consists of addresses.
     pub trait Scoped: Sized {
+        /// How it is written.
         type Form: Serialize + for<'a> Deserialize<'a>;
+        /// Its written form.
         fn form(&self) -> Self::Form;
+        /// What the written form is of.
         fn of(form: Self::Form) -> Self;
     }
 
+    /// An address and port as they are written.
+    #[derive(Debug, Serialize, Deserialize)]
+    pub enum Address {
+        /// IPv4.
+        V4(Ipv4Addr, u16),
+        /// IPv6, with the scope id.
+        V6(Ipv6Addr, u16, u32),
+    }
+
     impl Scoped for SocketAddr {
-        type Form = (IpAddr, u16, u32);
-        fn form(&self) -> Self::Form {
-            let scope = match self {
-                Self::V4(_) => 0,
-                Self::V6(addr) => addr.scope_id(),
-            };
-            (self.ip(), self.port(), scope)
-        }
-        fn of((ip, port, scope): Self::Form) -> Self {
-            let mut addr = Self::new(ip, port);
-            if let Self::V6(addr) = &mut addr {
-                addr.set_scope_id(scope);
+        type Form = Address;
+        fn form(&self) -> Address {
+            match self {
+                Self::V4(addr) => Address::V4(*addr.ip(), addr.port()),
+                Self::V6(addr) => Address::V6(*addr.ip(), addr.port(), addr.scope_id()),
             }
-            addr
+        }
+        fn of(form: Address) -> Self {
+            match form {
+                Address::V4(ip, port) => (ip, port).into(),
+                Address::V6(ip, port, scope) => SocketAddrV6::new(ip, port, 0, scope).into(),
+            }
         }
     }
 
@@ -301,10 +312,47 @@ mod scoped {
         }
     }
 
+    macro_rules! itself {
+        ($($number:ty),*) => {
+            $(impl Scoped for $number {
+                type Form = Self;
+                fn form(&self) -> Self {
+                    *self
+                }
+                fn of(form: Self) -> Self {
+                    form
+                }
+            })*
+        };
+    }
+    itself!(u8, u16, u32);
+
+    impl<A: Scoped, B: Scoped> Scoped for (A, B) {
+        type Form = (A::Form, B::Form);
+        fn form(&self) -> Self::Form {
+            (self.0.form(), self.1.form())
+        }
+        fn of(form: Self::Form) -> Self {
+            (A::of(form.0), B::of(form.1))
+        }
+    }
+
+    impl<A: Scoped, B: Scoped, C: Scoped> Scoped for (A, B, C) {
+        type Form = (A::Form, B::Form, C::Form);
+        fn form(&self) -> Self::Form {
+            (self.0.form(), self.1.form(), self.2.form())
+        }
+        fn of(form: Self::Form) -> Self {
+            (A::of(form.0), B::of(form.1), C::of(form.2))
+        }
+    }
+
+    /// For serde.
     pub fn serialize<T: Scoped, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         value.form().serialize(serializer)
     }
 
+    /// For serde.
     pub fn deserialize<'a, T: Scoped, D: Deserializer<'a>>(deserializer: D) -> Result<T, D::Error> {
         T::Form::deserialize(deserializer).map(T::of)
     }
@@ -349,7 +397,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn addrs() -> impl Strategy<Value = Vec<SocketAddr>> {
-        let addr = (any::<std::net::IpAddr>(), any::<u16>(), any::<u32>()).prop_map(scoped::Scoped::of);
+        let addr = (any::<std::net::IpAddr>(), any::<u16>(), any::<u32>()).prop_map(|(ip, port, scope)| {
+            let mut addr = SocketAddr::new(ip, port);
+            if let SocketAddr::V6(addr) = &mut addr {
+                addr.set_scope_id(scope);
+            }
+            addr
+        });
         proptest::collection::vec(addr, 0..70)
     }
 

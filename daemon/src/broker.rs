@@ -12,7 +12,7 @@ use crate::turns::Turns;
 use crate::warden::Timer;
 use mptcpapi::engine::{Key, Phase};
 use mptcpapi::kernel::{sockopt, unix};
-use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers};
+use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
 use mptcpapi::stream::Socket;
 use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
@@ -34,7 +34,7 @@ pub enum Task {
     /// A manager's job.
     Job {
         /// Which.
-        job: Job,
+        job: Box<Job>,
         /// The descriptor of the call that it is part of.
         fd: Option<Arc<OwnedFd>>,
         /// For whom.
@@ -218,11 +218,18 @@ impl Broker {
             swept: Manager::now(),
         };
         broker.links.look(&mut broker.manager);
+        if broker.policy.manage {
+            match broker.look.latch().hold() {
+                Ok(original) => broker.manager.set_held(original),
+                Err(fault) => log!(Error, "userspace mode: {fault:?}"),
+            }
+        }
         if let Some((journal, past)) = journal {
             broker.recall(past);
             broker.journal = Some(journal);
         }
         broker.manager.watch_changes();
+        broker.serve_others();
         Ok(broker)
     }
 
@@ -316,7 +323,7 @@ impl Broker {
             return Some(Time::ZERO);
         }
         let call = self.deadlines.first().map(|(at, _)| *at);
-        let sweep = (!self.owners.is_empty() || !self.orphans.is_empty()).then_some(self.swept + SWEEP);
+        let sweep = Some(self.swept + SWEEP);
         let engine = self.manager.next_timeout();
         [call, sweep, engine, self.admit_at].into_iter().flatten().min()
     }
@@ -362,7 +369,7 @@ impl Broker {
                 }
                 (None, Lane::Namespace) => NOBODY,
             };
-            self.tasks.push(user, Task::Job { job, fd, user });
+            self.tasks.push(user, Task::Job { job: Box::new(job), fd, user });
         }
     }
 
@@ -873,8 +880,19 @@ impl Broker {
         }
     }
 
+    /// In userspace mode the in-kernel path manager serves nobody: so we do in
+    /// its place. Else only those that a switch has caught.
+    fn serve_others(&mut self) {
+        let all = self.policy.manage || self.manager.held().is_some() || self.look.userspace_mode();
+        self.manager.serve(if all { Service::All } else { Service::Strays });
+    }
+
     /// Forgets sockets whose program is gone, connected or not.
     fn sweep(&mut self, now: Time) {
+        if !self.policy.manage {
+            self.manager.end_hold();
+        }
+        self.serve_others();
         match std::mem::take(&mut self.cut) {
             0 => {}
             cut => {

@@ -7,7 +7,7 @@ use crate::log::log;
 use mptcpapi::engine::ids::Slot;
 use mptcpapi::engine::{self, Device, Key, Peer, Saved};
 use mptcpapi::manager::Prepared;
-use mptcpapi::wire;
+use mptcpapi::wire::{self, scoped};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -54,19 +54,32 @@ struct Written {
     server: bool,
     listed: bool,
     entries: Vec<wire::Entry>,
+    #[serde(with = "scoped")]
     bound: Option<SocketAddr>,
+    #[serde(with = "scoped")]
     device: Option<(u32, Vec<SocketAddr>)>,
+    #[serde(with = "scoped")]
     excluded: Vec<SocketAddr>,
+    #[serde(with = "scoped")]
     leaving: Vec<SocketAddr>,
+    #[serde(with = "scoped")]
     initial: Option<(SocketAddr, SocketAddr)>,
+    #[serde(with = "scoped")]
     peers: Vec<(Option<u8>, SocketAddr)>,
+    #[serde(with = "scoped")]
     ids: Vec<(u8, SocketAddr, u16)>,
     last_id: u8,
+    #[serde(with = "scoped")]
     announced: Vec<(SocketAddr, u8)>,
+    #[serde(with = "scoped")]
     missed: Vec<(SocketAddr, SocketAddr)>,
+    #[serde(with = "scoped")]
+    tried: Vec<(SocketAddr, SocketAddr)>,
+    taken: Vec<u8>,
     foreign: bool,
     unclaimed: bool,
     switched: bool,
+    #[serde(with = "scoped")]
     bound_by_us: Option<SocketAddr>,
     virgin: bool,
     owner: Option<Owner>,
@@ -91,6 +104,8 @@ impl From<&Item> for Written {
             last_id: saved.last_id,
             announced: saved.announced,
             missed: saved.missed,
+            tried: saved.tried,
+            taken: saved.taken,
             foreign: saved.foreign,
             unclaimed: saved.unclaimed,
             switched: item.prepared.switched,
@@ -124,6 +139,8 @@ impl From<Written> for Item {
                 last_id: written.last_id,
                 announced: written.announced,
                 missed: written.missed,
+                tried: written.tried,
+                taken: written.taken,
                 foreign: written.foreign,
                 unclaimed: written.unclaimed,
             },
@@ -340,9 +357,15 @@ pub fn recall(bytes: &[u8], here: &Place) -> Past {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::{Ipv6Addr, SocketAddrV6};
 
     fn item(n: u64) -> Item {
-        let addr = |n: u64| SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 7));
+        let addr = |n: u64| -> SocketAddr {
+            match n % 2 {
+                0 => ([10, 0, (n >> 8) as u8, n as u8], 7).into(),
+                _ => SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n as u16), 7, 0, 3).into(),
+            }
+        };
         Item {
             saved: Saved {
                 key: Key { cookie: n, inode: n + 1 },
@@ -360,6 +383,8 @@ mod tests {
                 last_id: 1,
                 announced: vec![(addr(n), 1)],
                 missed: vec![(addr(n), addr(2))],
+                tried: vec![(addr(n), addr(3))],
+                taken: vec![4],
                 foreign: false,
                 unclaimed: false,
             },

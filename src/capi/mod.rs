@@ -8,12 +8,16 @@
 
 mod addresses;
 mod also;
+mod events;
 mod options;
+mod stats;
 mod types;
 
 pub use addresses::*;
 pub use also::*;
+pub use events::*;
 pub use options::*;
+pub use stats::*;
 pub use types::*;
 
 use crate::error::{Error, Result};
@@ -63,6 +67,15 @@ fn boundary(body: impl FnOnce() -> Result<c_int>) -> c_int {
     drop(error);
     process::set_errno(code);
     -1
+}
+
+/// Runs a function of the caller's: its panics and its cancellation are its own
+/// affair, as if it were called from outside.
+fn outside<T>(call: impl FnOnce() -> T) -> T {
+    let inner = INSIDE.replace(false);
+    let result = call();
+    INSIDE.set(inner);
+    result
 }
 
 /// A panic inside the boundary becomes an errno; the host's stderr is not ours

@@ -58,22 +58,27 @@ impl Engine {
     fn announce(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.open(handle) else { return };
         let fresh = c.to_announce(&self.host, now);
-        if fresh.is_empty() && c.listening.len() == c.announced.len() {
+        // The kernel listens for endpoints with a port, applications for others.
+        let listens = c.unclaimed.is_none();
+        if fresh.is_empty() && (!listens || c.listening.len() == c.announced.len()) {
             return;
         }
         let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return };
         let mut announces = Vec::new();
         for addr in fresh {
-            if let Some(slot) = c.ids.allocate(addr, addr.port()) {
+            let wish = match c.unclaimed {
+                Some(_) => self.host.endpoint(&addr).map_or(0, |endpoint| endpoint.id),
+                None => 0,
+            };
+            if let Some(slot) = c.ids.allocate_as(addr, addr.port(), wish) {
                 c.announced.push((addr, slot.id));
                 announces.push((addr, slot.id));
             }
         }
-        let port = c.initial.map_or(0, |(local, _)| local.port());
         let mut missing = Vec::new();
         let mut sockets = Vec::new();
-        for (addr, _) in c.announced.iter() {
-            let socket = if addr.port() == 0 { addr::with_port(*addr, port) } else { *addr };
+        for (addr, _) in c.announced.iter().filter(|_| listens) {
+            let socket = c.joined_at(addr);
             if !c.listening.contains(&socket) {
                 missing.push((*addr, socket));
             }
@@ -95,11 +100,13 @@ impl Engine {
         let out: Vec<Subflow> = c
             .subflows
             .iter()
-            .filter(|s| !s.closing && !s.state.asked() && !c.allows(&s.local) && !c.leaving(&s.local))
+            .filter(|s| !s.closing && !s.surplus && !s.state.asked())
+            .filter(|s| !c.allows(&s.local) && !c.leaving(&s.local))
             // The first subflow was routing's choice: replaced, not dropped.
             .filter(|s| !s.initial || (!c.server && replaceable))
             .copied()
             .collect();
+        let surplus: Vec<Subflow> = c.subflows.iter().filter(|s| s.surplus && !s.closing).copied().collect();
         for subflow in out {
             if let Some(c) = self.connections.get_mut(&handle) {
                 // Whatever made it, it isn't made again at once.
@@ -107,13 +114,14 @@ impl Engine {
             }
             self.part(handle, &[subflow], &[]);
         }
+        self.destroy(handle, &surplus);
     }
 
     /// Closes subflows from addresses that can't be used, and takes back that
     /// they were announced, where another subflow can do instead: the last one
     /// may come back by itself.
     fn retire(&mut self, handle: Handle) {
-        let Some(c) = self.open(handle) else { return };
+        let Some(c) = self.open(handle).filter(|c| c.unclaimed.is_none()) else { return };
         let host = &self.host;
         let lost = |s: &&Subflow| !s.closing && s.local.port() != 0 && !host.usable(&s.from());
         let lost: Vec<Subflow> = c.subflows.iter().filter(lost).copied().collect();
@@ -133,14 +141,13 @@ impl Engine {
     /// deletes the id (KERNEL pm_userspace.c).
     pub(super) fn part(&mut self, handle: Handle, closing: &[Subflow], untold: &[(SocketAddr, u8)]) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        for known in &mut c.subflows {
-            let goes = |s: &Subflow| s.local == known.local && s.remote == known.remote;
-            known.closing = known.closing || closing.iter().any(goes);
-        }
         c.announced.retain(|told| !untold.contains(told));
         let mut ids: Vec<u8> = Vec::new();
         for id in closing.iter().map(|s| s.local_id).chain(untold.iter().map(|(_, id)| *id)) {
-            let used = c.subflows.iter().any(|s| s.local_id == id && !s.closing)
+            let stays = |s: &Subflow| {
+                !s.closing && !closing.iter().any(|gone| gone.local == s.local && gone.remote == s.remote)
+            };
+            let used = c.subflows.iter().any(|s| s.local_id == id && stays(s))
                 || c.announced.iter().any(|(_, told)| *told == id);
             if !used && !ids.contains(&id) {
                 ids.push(id);
@@ -149,9 +156,7 @@ impl Engine {
         for id in ids {
             self.emit(handle, Action::Remove { id }, None);
         }
-        for s in closing {
-            self.emit(handle, Action::Destroy { local: s.local, remote: s.remote }, None);
-        }
+        self.destroy(handle, closing);
     }
 
     fn create(&mut self, handle: Handle, now: Time) {
@@ -159,13 +164,24 @@ impl Engine {
         for wanted in c.wanted(&self.host, SUBFLOWS_MAX, now) {
             match wanted {
                 Wanted::Pair(local, remote) => self.join(handle, local, remote, now),
+                Wanted::Only(local, remote) => {
+                    self.try_once(handle, unspecified(&remote), remote);
+                    self.join(handle, local, remote, now);
+                }
                 Wanted::Routed(remote) => {
+                    self.try_once(handle, unspecified(&remote), remote);
                     if let Some(c) = self.connections.get_mut(&handle) {
                         c.routing.push(remote);
                     }
                     self.emit(handle, Action::Route { remote }, None);
                 }
             }
+        }
+    }
+
+    fn try_once(&mut self, handle: Handle, source: SocketAddr, remote: SocketAddr) {
+        if let Some(unclaimed) = self.connections.get_mut(&handle).and_then(|c| c.unclaimed.as_mut()) {
+            unclaimed.try_once(source, remote);
         }
     }
 
@@ -178,13 +194,25 @@ impl Engine {
             (0, Some((initial, _))) => initial.port(),
             (port, _) => port,
         };
-        let Some(slot) = c.ids.allocate(source, preferred) else {
+        if let Some(unclaimed) = &mut c.unclaimed {
+            unclaimed.try_once(source, remote);
+        }
+        let wish = match c.unclaimed {
+            Some(_) => self.host.endpoint(&source).map_or(0, |endpoint| endpoint.id),
+            None => 0,
+        };
+        let Some(mut slot) = c.ids.allocate_as(source, preferred, wish) else {
             fail(c, source, remote, now);
             return;
         };
+        if !c.allows(&addr::with_port(source, slot.port)) {
+            // Only this port was removed.
+            c.ids.set_port(&source, source.port());
+            slot.port = source.port();
+        }
         let local = addr::with_port(source, slot.port);
-        let backup = c.entry(&source).is_some_and(|entry| entry.backup);
-        let ifindex = c.ifindex(&source);
+        let backup = c.backup(&self.host, &source).unwrap_or(false);
+        let ifindex = c.ifindex(&self.host, &source);
         let tried = c.failures.iter().find(|f| f.local == source && f.remote == remote);
         let comebacks = tried.map_or(0, |failure| failure.comebacks);
         note(
@@ -197,6 +225,7 @@ impl Engine {
                 initial: false,
                 backup,
                 closing: false,
+                surplus: false,
                 path: Path::with_comebacks(comebacks),
             },
         );
@@ -229,7 +258,7 @@ impl Engine {
         }
     }
 
-    fn depart(&mut self, handle: Handle, addrs: &[SocketAddr]) {
+    pub(super) fn depart(&mut self, handle: Handle, addrs: &[SocketAddr]) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         let gone = |local: &SocketAddr| addrs.iter().any(|addr| addr::covers(addr, local));
         let closing: Vec<Subflow> =
@@ -272,7 +301,7 @@ impl Engine {
     fn end(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         let there = c.subflows.iter().any(|s| matches!(s.state, State::Up(_)));
-        if c.phase != Phase::Open || c.foreign || c.blind || there {
+        if c.phase != Phase::Open || c.foreign || c.blind || c.is_unclaimed() || there {
             (c.bare, c.ended) = (None, false);
             return;
         }
@@ -292,7 +321,7 @@ impl Engine {
         let mut changes = Vec::new();
         for i in 0..c.subflows.len() {
             let Some(subflow) = c.subflows.get(i).copied() else { continue };
-            let Some(wish) = c.entry(&subflow.local).map(|entry| entry.backup) else { continue };
+            let Some(wish) = c.backup(&self.host, &subflow.local) else { continue };
             if subflow.up() && wish != subflow.backup {
                 changes.push((subflow, wish));
                 if let Some(subflow) = c.subflows.get_mut(i) {
@@ -344,6 +373,11 @@ impl Engine {
             }
             Outcome::NotOurs => {
                 c.subflows.retain(|s| s.state != State::Asked);
+                if c.is_unclaimed() {
+                    // Its own path manager serves it.
+                    self.drop_connection(handle);
+                    return;
+                }
                 c.foreign = true;
                 self.abandon(handle);
             }

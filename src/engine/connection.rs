@@ -2,6 +2,7 @@
 //! What is known of one connection, and what it may and should use: facts and
 //! pure questions. [`super::Engine`] acts on the answers.
 
+use super::endpoints::Unclaimed;
 use super::few::Few;
 use super::host::Host;
 use super::ids::Ids;
@@ -92,6 +93,8 @@ pub struct Subflow {
     pub backup: bool,
     /// A command to close it is out.
     pub closing: bool,
+    /// The peer made it, beyond the limit.
+    pub(super) surplus: bool,
     pub(super) path: Path,
 }
 
@@ -207,6 +210,8 @@ pub struct Connection {
     pub(super) bare: Option<Time>,
     /// Its end was asked for.
     pub(super) ended: bool,
+    /// Nobody asked for anything: what was done for it.
+    pub(super) unclaimed: Option<Box<Unclaimed>>,
     /// Pairs that no list asks for and that we closed, or lost with their
     /// address: wanted back.
     pub(super) missed: Few<(SocketAddr, SocketAddr)>,
@@ -232,6 +237,8 @@ const MISSED_MAX: usize = 16;
 pub(super) enum Wanted {
     /// From here to there.
     Pair(SocketAddr, SocketAddr),
+    /// The same, as the only one to there.
+    Only(SocketAddr, SocketAddr),
     /// To there, from where routing says.
     Routed(SocketAddr),
 }
@@ -266,10 +273,16 @@ impl Connection {
             unclosed: Few::default(),
             bare: None,
             ended: false,
+            unclaimed: None,
             missed: Few::default(),
             watch: None,
             indexed: Indexed::default(),
         }
+    }
+
+    /// One that nobody claimed.
+    pub(super) fn stranger(key: Key) -> Self {
+        Self { unclaimed: Some(Box::default()), ..Self::new(key) }
     }
 
     /// When there is something to do next, if nothing happens before.
@@ -293,13 +306,20 @@ impl Connection {
         (self.key, self.token, self.server, self.foreign, self.listed, self.initial).hash(&mut hasher);
         (&self.entries, self.bound, &self.device, &self.excluded).hash(&mut hasher);
         (&self.peers, &self.ids, &self.announced).hash(&mut hasher);
-        (self.leaving_addrs().collect::<BTreeSet<_>>(), &self.missed).hash(&mut hasher);
+        let leaving: BTreeSet<SocketAddr> = self.leaving_addrs().collect();
+        (leaving, &self.missed, &self.unclaimed).hash(&mut hasher);
         hasher.finish()
     }
 
     /// Whether only certain local addresses may be used (RFC 6897 5.3.2).
     pub fn restricted(&self) -> bool {
         self.listed || self.bound.is_some() || self.device.is_some()
+    }
+
+    /// Whether nobody asked for anything: it gets what the in-kernel path
+    /// manager would give it.
+    pub fn is_unclaimed(&self) -> bool {
+        self.unclaimed.is_some()
     }
 
     /// Whether anything here needs control of the connection's paths.
@@ -345,8 +365,21 @@ impl Connection {
         named.or_else(|| self.entries.iter().find(|entry| addr::covers(&entry.addr, &local)))
     }
 
+    /// Whether subflows from a local address are for backup; `None` where
+    /// nobody said.
+    pub(super) fn backup(&self, host: &Host, local: &SocketAddr) -> Option<bool> {
+        match &self.unclaimed {
+            None => self.entry(local).map(|entry| entry.backup),
+            Some(_) => Some(host.endpoint(&addr::canonical(*local)).is_some_and(|e| e.backup)),
+        }
+    }
+
     /// The interface that a subflow from this address keeps to.
-    pub(super) fn ifindex(&self, local: &SocketAddr) -> u32 {
+    pub(super) fn ifindex(&self, host: &Host, local: &SocketAddr) -> u32 {
+        let endpoint = self.unclaimed.as_ref().and_then(|_| host.endpoint(local));
+        if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.ifindex != 0) {
+            return endpoint.ifindex;
+        }
         match &self.device {
             Some(device) if device.addrs.iter().any(|a| addr::same_ip(a, local)) => device.ifindex,
             _ => match local {
@@ -398,6 +431,9 @@ impl Connection {
     /// end that has the fewest.
     pub(super) fn wanted(&self, host: &Host, max: usize, now: Time) -> Vec<Wanted> {
         let mut wanted = Vec::new();
+        if let Some(unclaimed) = self.unclaimed.as_ref().filter(|_| self.ready != Ready::Over) {
+            return self.wanted_by_endpoints(unclaimed, host);
+        }
         if self.server || self.ready == Ready::Over {
             // The client makes them (KERNEL: it is the one who can).
             return wanted;
@@ -493,6 +529,9 @@ impl Connection {
 
     /// Addresses the peer should be told of.
     pub(super) fn to_announce(&self, host: &Host, now: Time) -> Vec<SocketAddr> {
+        if self.unclaimed.is_some() {
+            return self.endpoints_to_announce(host).filter(|addr| !self.failing(addr, addr, now)).collect();
+        }
         let initial = self.initial.map(|(local, _)| local);
         self.entries
             .iter()
@@ -508,6 +547,14 @@ impl Connection {
     /// All that is on its way out, perhaps repeated.
     pub(super) fn leaving_addrs(&self) -> impl Iterator<Item = SocketAddr> {
         self.removals.iter().flat_map(|removal| removal.addrs.iter().copied())
+    }
+
+    /// Where joins to an address that was announced arrive.
+    pub(super) fn joined_at(&self, announced: &SocketAddr) -> SocketAddr {
+        match (announced.port(), self.initial) {
+            (0, Some((local, _))) => addr::with_port(*announced, local.port()),
+            _ => *announced,
+        }
     }
 
     /// Whether a subflow is one of those on their way out.

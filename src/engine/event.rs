@@ -2,6 +2,7 @@
 //! What goes into the engine and what comes out.
 
 use super::connection::{Device, Entry};
+use super::endpoints::{Endpoint, Limits};
 use super::judge::Facts;
 use super::saved::Saved;
 use crate::error::Result;
@@ -61,7 +62,8 @@ pub enum Request {
 /// What goes in.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// What an unconnected or listening socket is bound to; makes it known.
+    /// What an unconnected or listening socket is bound to; makes it known. A
+    /// connection that nobody claimed is claimed by it, and restricted to this.
     Binding {
         /// The socket.
         key: Key,
@@ -91,8 +93,8 @@ pub enum Event {
         /// The socket.
         key: Key,
     },
-    /// A connection began. One that the engine does not know is ignored,
-    /// unless its listener is known.
+    /// A connection began. One that the engine does not know is ignored, unless
+    /// its listener is known or [`Event::Endpoints`] says otherwise.
     Created {
         /// The kernel's token.
         token: u32,
@@ -196,6 +198,19 @@ pub enum Event {
         /// A connection that has had no subflow for so long is ended; `None`:
         /// never. Default: a minute.
         close_timeout: Option<Time>,
+    },
+    /// The endpoints and limits of the network namespace (`ip mptcp`), for
+    /// connections that nobody claimed.
+    Endpoints {
+        /// All of them, in their order.
+        endpoints: Vec<Endpoint>,
+        /// For one connection.
+        limits: Limits,
+        /// From now on an [`Event::Created`] of a connection that nobody claimed
+        /// makes it known, and it gets what the in-kernel path manager would
+        /// give it; else it is ignored. A [`Event::Request`] or
+        /// [`Event::Binding`] claims it.
+        serve: bool,
     },
     /// A local address can't be used: its interface has no carrier or is down,
     /// or it was removed.

@@ -62,7 +62,17 @@ impl Ids {
     /// The address's id, or a new one: 1 to 255, the one longest unused first.
     /// `None` when all are taken.
     pub fn allocate(&mut self, addr: SocketAddr, port: u16) -> Option<Slot> {
+        self.allocate_as(addr, port, 0)
+    }
+
+    /// The same; a new id is this one, if it is free and not 0.
+    pub fn allocate_as(&mut self, addr: SocketAddr, port: u16, wish: u8) -> Option<Slot> {
         if let Some(slot) = self.get(&addr) {
+            return Some(slot);
+        }
+        if wish != 0 && !self.slots.iter().any(|slot| slot.id == wish) {
+            let slot = Slot { id: wish, addr, port };
+            self.slots.push(slot);
             return Some(slot);
         }
         let mut id = self.last;

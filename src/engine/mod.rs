@@ -12,6 +12,7 @@
 
 mod act;
 pub mod connection;
+mod endpoints;
 mod event;
 mod few;
 mod host;
@@ -23,6 +24,7 @@ mod watch;
 
 pub(crate) use act::not_ours;
 pub use connection::{Connection, Device, Entry, Peer, Phase, Ready, State, Subflow};
+pub use endpoints::{Endpoint, Limits};
 pub use event::{Action, Command, Event, Handle, Key, Notice, Outcome, Request, RequestId, Seen, Time};
 pub use judge::Facts;
 pub use saved::Saved;
@@ -32,9 +34,10 @@ use crate::error::Error;
 use act::Outstanding;
 use connection::{Addition, Removal};
 use host::Host;
-use note::{add, begin, credible, down, note, position, remove, seen, snapshot};
+use note::{add, admit, begin, credible, down, note, position, remove, seen, snapshot};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
 /// Subflows of one connection; the kernel sets no bound of its own.
 const SUBFLOWS_MAX: usize = 255;
 /// Requests of one connection that wait for their answer.
@@ -69,6 +72,7 @@ pub struct Engine {
     commands: VecDeque<Command>,
     outstanding: HashMap<u64, Outstanding>,
     notices: VecDeque<Notice>,
+    budget: watch::Budget,
 }
 
 impl Engine {
@@ -102,6 +106,20 @@ impl Engine {
     /// Everything known, in order of its becoming known.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.connections.values().map(Box::as_ref)
+    }
+
+    /// Whether the in-kernel path manager has addresses of its own here.
+    pub fn has_endpoints(&self) -> bool {
+        !self.host.endpoints().is_empty()
+    }
+
+    /// Whether [`Event::Endpoints`] would say anything new.
+    pub fn has(&self, endpoints: &[Endpoint], limits: Limits, serve: bool) -> bool {
+        let host = &self.host;
+        host.knows_endpoints()
+            && host.endpoints() == endpoints
+            && host.limits == limits
+            && host.serve == serve
     }
 
     /// The next command for the kernel. Each is answered by one
@@ -144,8 +162,9 @@ impl Engine {
         match event {
             Event::Binding { key, bound, device } => {
                 let handle = self.known(key);
+                let claimed = self.claim(handle);
                 self.with(handle, now, |c| {
-                    if c.phase == Phase::Prepared {
+                    if c.phase == Phase::Prepared || claimed {
                         (c.bound, c.device) = (bound, device);
                     }
                 });
@@ -177,7 +196,7 @@ impl Engine {
                     self.drop_connection(handle);
                 }
             }
-            Event::Announced { token, id, addr } => self.with_token(token, now, |c| {
+            Event::Announced { token, id, addr } => self.with_host(token, now, |c, host| {
                 let peer = Peer { id: Some(id), addr: addr::canonical(addr) };
                 if id == 0 || !credible(c, &peer.addr) {
                     return;
@@ -186,17 +205,27 @@ impl Engine {
                     Some(known) => *known = peer,
                     None => note(&mut c.peers, peer),
                 }
+                c.accept(host, id, &peer.addr);
             }),
             Event::Withdrawn { token, id } => {
-                self.with_token(token, now, |c| c.peers.retain(|peer| peer.id != Some(id)));
+                self.with_token(token, now, |c| {
+                    if let Some(unclaimed) = c.unclaimed.as_mut().filter(|_| id != 0) {
+                        unclaimed.taken.retain(|taken| *taken != id);
+                        let gone = c.peers.iter().find(|peer| peer.id == Some(id));
+                        unclaimed.tried.retain(|(_, to)| gone.is_none_or(|gone| gone.addr != *to));
+                    }
+                    c.peers.retain(|peer| peer.id != Some(id));
+                });
             }
-            Event::SubflowUp { token, subflow } => self.with_token(token, now, |c| {
+            Event::SubflowUp { token, subflow } => self.with_host(token, now, |c, host| {
                 c.heard += 1;
                 // Only a fully established connection has further subflows.
                 if c.ready != Ready::Over {
                     c.ready = Ready::Yes;
                 }
-                seen(c, &subflow, now);
+                if seen(c, &subflow, now) {
+                    admit(c, host);
+                }
             }),
             Event::NotBackup { token, local, remote } => self.with_token(token, now, |c| {
                 if let Some(known) = position(c, &local, &remote).and_then(|at| c.subflows.get_mut(at)) {
@@ -219,7 +248,18 @@ impl Engine {
                 });
                 let handle = handle.unwrap_or_else(|| self.known(key));
                 self.name(handle, token);
-                self.with(handle, now, |c| snapshot(c, token, server, initial, ready, &subflows, now));
+                let Some(c) = self.connections.get_mut(&handle) else { return };
+                let (fresh, blind) = (c.phase == Phase::Prepared, c.blind);
+                if fresh {
+                    c.server = server;
+                    begin(c, (addr::canonical(initial.0), addr::canonical(initial.1)));
+                }
+                let host = (!fresh && !blind).then_some(&self.host);
+                snapshot(c, ready, &subflows, host, now);
+                if blind {
+                    self.lapse_unseen(handle);
+                }
+                self.settle(handle, now);
             }
             Event::Done { tag, outcome } => self.done(tag, outcome, now),
             Event::Routed { tag, local } => self.routed(tag, local, now),
@@ -228,6 +268,7 @@ impl Engine {
                 self.host.close_timeout = close_timeout;
                 self.with_all(now, |c| c.bare.is_some(), |_| {});
             }
+            Event::Endpoints { endpoints, limits, serve } => self.endpoints(endpoints, limits, serve, now),
             Event::Unusable { addr } => {
                 let addr = addr.to_canonical();
                 self.host.lose(addr);
@@ -415,6 +456,15 @@ impl Engine {
         }
     }
 
+    fn with_host(&mut self, token: u32, now: Time, change: impl FnOnce(&mut Connection, &Host)) {
+        if let Some(handle) = self.by_token.get(&token).copied()
+            && let Some(c) = self.connections.get_mut(&handle)
+        {
+            change(c, &self.host);
+            self.settle(handle, now);
+        }
+    }
+
     fn created(&mut self, token: u32, key: Key, initial: Seen, server: bool, now: Time) {
         let pair = (addr::canonical(initial.local), addr::canonical(initial.remote));
         if self.by_token(token).is_some_and(|c| c.key.cookie == key.cookie && c.initial == Some(pair)) {
@@ -427,17 +477,20 @@ impl Engine {
             // The socket was disconnected, and has forgotten its list, unheard.
             self.drop_connection(handle);
         }
-        let handle = if server {
-            let Some(child) = self.child_of(key) else { return };
-            let handle = self.insert(child);
-            if key.inode != 0 {
-                // Accepted already.
-                self.identify(handle, key);
+        let known = if server { None } else { self.by_key.get(&key).copied() };
+        let handle = match known {
+            Some(handle) => handle,
+            None => {
+                let child = if server { self.child_of(key) } else { None };
+                let stranger = || self.host.serve.then(|| Connection::stranger(key));
+                let Some(new) = child.or_else(stranger) else { return };
+                let handle = self.insert(new);
+                if key.inode != 0 {
+                    // Ours, or accepted already.
+                    self.identify(handle, key);
+                }
+                handle
             }
-            handle
-        } else {
-            let Some(handle) = self.by_key.get(&key).copied() else { return };
-            handle
         };
         self.name(handle, token);
         self.with(handle, now, |c| {
@@ -467,6 +520,7 @@ impl Engine {
 
     fn request(&mut self, id: RequestId, key: Key, request: Request, now: Time) {
         let handle = self.known(key);
+        self.claim(handle);
         let Some(c) = self.connections.get_mut(&handle) else { return };
         if c.foreign {
             self.notices.push_back(Notice::Answer { id, result: Err(not_ours()) });
@@ -489,6 +543,7 @@ impl Engine {
                 if c.phase == Phase::Prepared {
                     c.listed = true;
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });
+                    self.index(handle);
                     return;
                 }
                 for addr in &added {
@@ -514,6 +569,7 @@ impl Engine {
                 }
                 if c.phase == Phase::Prepared {
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });
+                    self.index(handle);
                     return;
                 }
                 let deadline = now.saturating_add(patience);

@@ -4,6 +4,7 @@
 
 use super::connection::{Connection, Entry, Failure, Peer, Phase, Ready, State, Subflow};
 use super::event::{Outcome, Seen, Time};
+use super::host::Host;
 use super::judge::Path;
 use super::unspecified;
 use crate::addr;
@@ -56,27 +57,19 @@ pub(super) fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr)) {
     }
 }
 
-/// Notes all that the kernel has.
-pub(super) fn snapshot(
-    c: &mut Connection,
-    token: u32,
-    server: bool,
-    initial: (SocketAddr, SocketAddr),
-    ready: bool,
-    subflows: &[Seen],
-    now: Time,
-) {
-    if c.phase == Phase::Prepared {
-        c.server = server;
-        begin(c, (addr::canonical(initial.0), addr::canonical(initial.1)));
-    }
-    c.token = Some(token);
+/// Notes all that the kernel has. Where `host` is given, nothing was missed
+/// before, and what is new may be too much.
+pub(super) fn snapshot(c: &mut Connection, ready: bool, subflows: &[Seen], host: Option<&Host>, now: Time) {
     c.blind = false;
     c.subflows.retain(|known| {
         known.state.asked() || subflows.iter().any(|s| same_pair(known, &s.local, &s.remote))
     });
     for subflow in subflows {
-        seen(c, subflow, now);
+        if seen(c, subflow, now)
+            && let Some(host) = host
+        {
+            admit(c, host);
+        }
     }
     if c.ready == Ready::Over {
         // It stays so.
@@ -87,8 +80,8 @@ pub(super) fn snapshot(
     }
 }
 
-/// Notes a subflow that the kernel has.
-pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
+/// Notes a subflow that the kernel has; whether it was not known.
+pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
     let port = addr::canonical(subflow.local).port();
     let source = addr::with_port(addr::canonical(subflow.local), 0);
     if !c.ids.iter().any(|slot| slot.id == subflow.local_id && addr::same_ip(&slot.addr, &source)) {
@@ -110,10 +103,10 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
             if !matches!(known.state, State::Up(_)) {
                 known.state = state;
             }
+            false
         }
-        None => note(
-            &mut c.subflows,
-            Subflow {
+        None => {
+            let new = Subflow {
                 local: subflow.local,
                 remote: subflow.remote,
                 local_id: subflow.local_id,
@@ -121,9 +114,20 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) {
                 initial: subflow.initial,
                 backup: false,
                 closing: false,
+                surplus: false,
                 path: Path::default(),
-            },
-        ),
+            };
+            note(&mut c.subflows, new);
+            true
+        }
+    }
+}
+
+/// Marks the latest subflow, which is none of ours, if it is one too many.
+pub(super) fn admit(c: &mut Connection, host: &Host) {
+    let full = c.is_full(host);
+    if let Some(latest) = c.subflows.last_mut() {
+        latest.surplus = full && !latest.initial;
     }
 }
 
@@ -230,8 +234,15 @@ fn renew(c: &mut Connection, source: &SocketAddr, id: u8, port: u16) {
     }
     c.ids.free(source);
     // The old id stays taken, under an address that nobody asks for.
-    c.ids.reserve(id, addr::with_port(unspecified(source), u16::from(id)), 0);
+    c.ids.reserve(id, addr::with_port(unspecified(source), u16::from(id)), u16::from(id));
     c.ids.allocate(*source, port);
+}
+
+/// A join that was not made, and is to be, in another way or later.
+fn untried(c: &mut Connection, source: &SocketAddr, remote: &SocketAddr) {
+    if let Some(unclaimed) = &mut c.unclaimed {
+        unclaimed.untried(source, remote);
+    }
 }
 
 /// A join was sent, or why not. An error is one that the application must
@@ -258,7 +269,10 @@ pub(super) fn created_or_not(
     // address, an announced one too: tell the peer again.
     c.announced.retain(|(addr, _)| !addr::same_ip(addr, local));
     match outcome {
-        Outcome::NotReady => c.ready = if c.ready == Ready::Yes { Ready::Over } else { Ready::No },
+        Outcome::NotReady => {
+            c.ready = if c.ready == Ready::Yes { Ready::Over } else { Ready::No };
+            untried(c, source, remote);
+        }
         Outcome::Mismatch => {
             fail(c, *source, *remote, now);
             // The kernel has entries that we don't know: another id first, then
@@ -275,6 +289,7 @@ pub(super) fn created_or_not(
                     (_, port) => port,
                 };
                 renew(c, source, id, port);
+                untried(c, source, remote);
                 if let Some(failure) = c.failures.last_mut() {
                     failure.until = now;
                 }
@@ -282,6 +297,7 @@ pub(super) fn created_or_not(
         }
         Outcome::Refused(libc::EADDRINUSE) if source.port() == 0 && local.port() != 0 => {
             c.ids.set_port(source, 0);
+            untried(c, source, remote);
         }
         Outcome::Refused(errno) => {
             fail(c, *source, *remote, now);

@@ -3,10 +3,11 @@
 //! written down whenever [`Engine::poll_changed`] names a key, and given back
 //! with [`Event::Restore`](super::Event::Restore).
 
-use super::Engine;
 use super::connection::{Connection, Device, Entry, Peer, Phase, Ready, Removal};
+use super::endpoints::Unclaimed;
 use super::event::{Key, Time};
 use super::ids::{Ids, Slot};
+use super::{Engine, PENDING_MAX};
 use crate::addr::{self, LIST_MAX};
 use std::net::SocketAddr;
 
@@ -48,6 +49,10 @@ pub struct Saved {
     /// Nobody asked for anything: it gets what the in-kernel path manager
     /// would give it.
     pub unclaimed: bool,
+    /// For such a one: pairs that were tried.
+    pub tried: Vec<(SocketAddr, SocketAddr)>,
+    /// For such a one: ids of the peer's addresses that were accepted.
+    pub taken: Vec<u8>,
 }
 
 impl Engine {
@@ -95,7 +100,9 @@ impl Saved {
             announced: c.announced.to_vec(),
             missed: c.missed.to_vec(),
             foreign: c.foreign,
-            unclaimed: false,
+            unclaimed: c.unclaimed.is_some(),
+            tried: c.unclaimed.as_ref().map_or(Vec::new(), |known| known.tried.to_vec()),
+            taken: c.unclaimed.as_ref().map_or(Vec::new(), |known| known.taken.to_vec()),
         }
     }
 
@@ -123,13 +130,17 @@ impl Saved {
                 c.announced.push((addr, id));
             }
         }
+        if self.unclaimed {
+            let tried: Vec<(SocketAddr, SocketAddr)> = self.tried.into_iter().take(1024).collect();
+            let taken: Vec<u8> = self.taken.into_iter().take(255).collect();
+            c.unclaimed = Some(Box::new(Unclaimed { tried: tried.into(), taken: taken.into() }));
+        }
         if let (Some(_), Some(initial)) = (self.token, self.initial) {
             c.phase = Phase::Open;
             c.initial = Some((addr::canonical(initial.0), addr::canonical(initial.1)));
             (c.ready, c.blind) = (Ready::Unknown, true);
-            if !self.leaving.is_empty() {
-                let addrs = self.leaving.into_iter().take(LIST_MAX).collect();
-                c.removals.push(Removal { addrs, deadline: now, request: None });
+            for addrs in self.leaving.chunks(LIST_MAX).take(PENDING_MAX) {
+                c.removals.push(Removal { addrs: addrs.to_vec(), deadline: now, request: None });
             }
         }
         c

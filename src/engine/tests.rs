@@ -7,6 +7,8 @@
 mod addresses;
 mod dead;
 mod ending;
+mod endpoints;
+mod found;
 mod saved;
 mod scale;
 

@@ -6,11 +6,13 @@
 #![allow(unsafe_code, reason = "system calls live here, each block with its reason")]
 
 pub mod diag;
+pub mod info;
 #[cfg(test)]
 mod lab;
 pub mod latch;
 pub mod netlink;
 pub mod pm;
+pub mod poll;
 pub mod process;
 pub mod route;
 pub mod rtnl;

@@ -9,7 +9,9 @@
 use super::call::{Asked, Seen, Settled, Switched};
 use super::{Prepared, fault, no_privilege, refused, scoped};
 use crate::addr;
-use crate::engine::{Action, Command, Event, Facts, Key, Outcome, Seen as SeenSubflow, Time};
+use crate::engine::{
+    Action, Command, Endpoint, Event, Facts, Key, Limits, Outcome, Seen as SeenSubflow, Time,
+};
 use crate::error::{Errno, Error, Result};
 use crate::kernel::diag::{Diag, Record, TcpFacts};
 use crate::kernel::latch::{Fault, Latch};
@@ -55,7 +57,11 @@ pub enum Work {
         command: Command,
         /// The connection's initial pair, where that matters, and its inode.
         initial: Option<(SocketAddr, SocketAddr, u64)>,
+        /// The connection was heard of just now: the token is still its own.
+        fresh: bool,
     },
+    /// See how subflows of one connection fare.
+    Watch(Vec<Command>),
     /// List every socket of the namespace.
     Survey,
     /// Look at one connection's subflows.
@@ -66,6 +72,16 @@ pub enum Work {
         record: Record,
         /// Its subflows, as the survey has them.
         pairs: Vec<Listed>,
+    },
+    /// Put the namespace back to what it was before userspace mode.
+    Unhold(String),
+    /// Read the in-kernel path manager's endpoints and limits.
+    Endpoints,
+    /// See whether a connection that nobody asked for was caught in a switch
+    /// of the path manager all the same.
+    Stray {
+        /// [`Event::Created`] of it.
+        event: Event,
     },
     /// See whether a subflow asked for as backup is one.
     Backup {
@@ -113,6 +129,8 @@ pub struct Census {
 pub enum Found {
     /// For the engine as it is.
     Event(Event),
+    /// The same, several.
+    Events(Vec<Event>),
     /// Nothing.
     Nothing,
     /// A listening socket was made, for the command with this tag.
@@ -128,6 +146,10 @@ pub enum Found {
     },
     /// The survey, or that it is to be done again.
     Census(std::result::Result<Census, Refusal>),
+    /// The namespace is what it was.
+    Unheld,
+    /// What the in-kernel path manager would do.
+    Endpoints(Vec<Endpoint>, Limits),
     /// The state of a connection; `heard` as it was asked.
     Snapshot {
         /// For the engine.
@@ -202,6 +224,12 @@ impl Hands {
             && self.latch.intact()
     }
 
+    /// The same for what commands need.
+    pub fn commands_intact(&self) -> bool {
+        sockopt::cookie(self.commands.as_fd()) == Ok(self.commands_cookie)
+            && sockopt::cookie(self.diag.as_fd()) == Ok(self.diag_cookie)
+    }
+
     /// Whether the calling thread is in the network namespace.
     pub fn at_home(&self) -> bool {
         sockopt::thread_netns().map_or(true, |namespace| namespace == self.namespace)
@@ -251,9 +279,24 @@ impl Hands {
     pub fn run(&mut self, work: Work, fd: Option<BorrowedFd<'_>>) -> Found {
         let lost = || Error::new(libc::EBADF, "the socket was closed meanwhile");
         match work {
-            Work::Command { command, initial } => self.command(&command, initial),
+            Work::Command { command, initial, fresh } => self.command(&command, initial, fresh),
+            Work::Watch(commands) => {
+                Found::Events(commands.iter().filter_map(|command| self.watch(command)).collect())
+            }
             Work::Survey => Found::Census(self.survey()),
             Work::Look(look) => self.look(look),
+            Work::Unhold(original) => match self.latch.unhold(&original) {
+                Ok(()) => Found::Unheld,
+                Err(_) => Found::Nothing,
+            },
+            Work::Endpoints => match (self.commands.endpoints(), self.commands.limits()) {
+                (Ok(endpoints), Ok(limits)) => Found::Endpoints(
+                    endpoints.iter().map(endpoint).collect(),
+                    Limits { subflows: limits.subflows, add_addr_accepted: limits.add_addr_accepted },
+                ),
+                _ => Found::Nothing,
+            },
+            Work::Stray { event } => self.stray(event),
             Work::Identify { record, pairs } => self.identify(&record, pairs),
             Work::Backup { token, local, remote } => match self.diag.subflow(&local, &remote) {
                 Ok(Some(Record { subflow: Some(facts), .. }))
@@ -274,24 +317,17 @@ impl Hands {
         }
     }
 
-    fn command(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Found {
+    fn command(
+        &mut self,
+        command: &Command,
+        initial: Option<(SocketAddr, SocketAddr, u64)>,
+        fresh: bool,
+    ) -> Found {
         let tag = command.tag;
-        if let Action::Watch { local, remote } = command.action {
-            let facts = self.diag.facts(&local, &remote).ok().flatten().map(|tcp| fares(&tcp));
-            return Found::Event(Event::Watched { tag, facts });
-        }
         if let Action::Route { remote } = command.action {
             return Found::Event(Event::Routed { tag, local: route::source(&remote).ok() });
         }
-        // The token could be another connection's by now.
-        let record =
-            if self.wary { self.diag.probe(command.token) } else { self.diag.connection(command.token) };
-        let ours = match record {
-            Ok(None) => false,
-            Ok(Some(record)) => record.cookie == command.key.cookie,
-            Err(_) => !self.wary,
-        };
-        if !ours {
+        if (self.wary || !fresh) && !self.recognises(command) {
             return Found::Event(Event::Done { tag, outcome: Outcome::Gone });
         }
         if let Action::Listen { local } = command.action {
@@ -302,6 +338,23 @@ impl Hands {
             };
         }
         Found::Event(Event::Done { tag, outcome: self.carry_out(command, initial) })
+    }
+
+    /// Whether the token is still the connection's: it could be another's.
+    fn recognises(&mut self, command: &Command) -> bool {
+        let record =
+            if self.wary { self.diag.probe(command.token) } else { self.diag.connection(command.token) };
+        match record {
+            Ok(None) => false,
+            Ok(Some(record)) => record.cookie == command.key.cookie,
+            Err(_) => !self.wary,
+        }
+    }
+
+    fn watch(&mut self, command: &Command) -> Option<Event> {
+        let Action::Watch { local, remote } = command.action else { return None };
+        let facts = self.diag.facts(&local, &remote).ok().flatten().map(|tcp| fares(&tcp));
+        Some(Event::Watched { tag: command.tag, facts })
     }
 
     fn carry_out(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Outcome {
@@ -468,6 +521,20 @@ impl Hands {
         Found::Identified { event, pairs }
     }
 
+    /// A connection that may be under the userspace path manager by accident.
+    fn stray(&mut self, event: Event) -> Found {
+        let Event::Created { token, ref initial, .. } = event else { return Found::Nothing };
+        if self.wary && !matches!(self.diag.probe(token), Ok(Some(_))) {
+            return Found::Nothing;
+        }
+        if !matches!(self.commands.controls(token), Ok(true)) {
+            return Found::Nothing;
+        }
+        let state = uapi::TCP_ESTABLISHED;
+        let pairs = vec![Listed { id: 0, state, local: initial.local, remote: initial.remote }];
+        Found::Identified { event, pairs }
+    }
+
     /// A connection that the engine has not seen begin, for a call.
     /// EOPNOTSUPP where the in-kernel path manager has it.
     pub(super) fn discover(
@@ -595,6 +662,22 @@ fn fares(tcp: &TcpFacts) -> Facts {
         bytes_retrans: tcp.bytes_retrans,
         segs_out: tcp.segs_out,
         total_retrans: tcp.total_retrans,
+    }
+}
+
+/// An endpoint in the engine's words.
+fn endpoint(endpoint: &pm::Endpoint) -> Endpoint {
+    let has = |flag| endpoint.flags & flag != 0;
+    Endpoint {
+        id: endpoint.id,
+        addr: addr::canonical(endpoint.addr),
+        ifindex: endpoint.ifindex,
+        signal: has(uapi::PM_FLAG_SIGNAL),
+        subflow: has(uapi::PM_FLAG_SUBFLOW),
+        backup: has(uapi::PM_FLAG_BACKUP),
+        fullmesh: has(uapi::PM_FLAG_FULLMESH),
+        laminar: has(uapi::PM_FLAG_LAMINAR),
+        implicit: has(uapi::PM_FLAG_IMPLICIT),
     }
 }
 

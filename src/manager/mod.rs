@@ -49,6 +49,19 @@ pub enum Start {
     From(Vec<SocketAddr>),
 }
 
+/// What is done for connections that nobody asked for: what the in-kernel path
+/// manager would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    /// Nothing.
+    #[default]
+    Claimed,
+    /// Those that a switch has caught.
+    Strays,
+    /// All: the namespace is in userspace mode.
+    All,
+}
+
 /// What was done to an unconnected socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
@@ -129,6 +142,12 @@ pub struct Manager {
     survey_at: Time,
     /// Connections that something was heard of since the survey began.
     touched: HashSet<u32>,
+    /// Those that the last step heard of: there just now.
+    fresh: HashSet<u32>,
+    /// The socket that was connected last, and its token: most often the next
+    /// that is told of.
+    connected: Option<(Key, u32)>,
+    service: Service,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
 }
@@ -182,6 +201,9 @@ impl Manager {
             surveying: false,
             survey_at: Time::ZERO,
             touched: HashSet::new(),
+            fresh: HashSet::new(),
+            connected: None,
+            service: Service::Claimed,
             held: None,
         })
     }
@@ -202,6 +224,21 @@ impl Manager {
         self.held.as_deref()
     }
 
+    /// Ends userspace mode where no listener with a list is left.
+    pub fn end_hold(&mut self) {
+        let Some(original) = self.held.clone() else { return };
+        let Ok(listeners) = self.diag.listeners() else { return };
+        let listed = |cookie| {
+            self.engine
+                .connections()
+                .any(|c| c.key.cookie == cookie && c.listed && c.phase == Phase::Prepared)
+        };
+        let asked = self.calls.values().any(|calling| matches!(calling.call, Call::Add(_)));
+        if !asked && !listeners.iter().any(|listener| listed(listener.cookie)) {
+            self.submit(Lane::Namespace, Todo::Work(Work::Unhold(original)));
+        }
+    }
+
     /// The same, known from before a restart.
     pub fn set_held(&mut self, original: Option<String>) {
         self.held = original;
@@ -212,9 +249,14 @@ impl Manager {
     /// numbers then must not be read, written or accepted from.
     pub fn intact(&self) -> bool {
         let own = |fd: BorrowedFd<'_>, cookie| sockopt::cookie(fd) == Ok(cookie);
-        own(self.events.as_fd(), self.events_cookie)
+        self.hears()
             && own(self.diag.as_fd(), self.diag_cookie)
             && self.joins.iter().all(|join| own(join.socket.as_fd(), join.own_cookie))
+    }
+
+    /// The same for the event socket alone.
+    pub fn hears(&self) -> bool {
+        sockopt::cookie(self.events.as_fd()) == Ok(self.events_cookie)
     }
 
     /// Opens everything anew and keeps what is known. The old descriptors are
@@ -257,7 +299,9 @@ impl Manager {
         let mut heard = Vec::new();
         let overrun = self.events.drain(|event| heard.push(event)) == Err(Errno(libc::ENOBUFS));
         let mut listeners_changed = false;
+        self.fresh.clear();
         for event in heard {
+            self.fresh.extend(event.token());
             listeners_changed |=
                 matches!(event, pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. });
             self.translate(event);
@@ -269,6 +313,7 @@ impl Manager {
         }
         if overrun {
             self.unsure = true;
+            self.fresh.clear();
         }
         let now = Self::now();
         if self.unsure && !self.surveying && self.survey_at <= now {
@@ -298,8 +343,10 @@ impl Manager {
         };
         match event {
             pm::Event::Created { token, pair, server } => {
-                if let Some(key) = self.awaited(token) {
-                    self.tell(Event::Created { token, key, initial: seen(&pair, true), server });
+                let initial = seen(&pair, true);
+                match self.awaited(token) {
+                    Some(key) => self.tell(Event::Created { token, key, initial, server }),
+                    None => self.strange(token, initial, server),
                 }
             }
             pm::Event::Established { token } => self.tell(Event::Established { token }),
@@ -354,9 +401,46 @@ impl Manager {
         if self.engine.waiting() == 0 {
             return None;
         }
+        if let Some((key, _)) = self.connected.filter(|(_, known)| *known == token) {
+            self.connected = None;
+            return self.engine.knows_cookie(key.cookie).then_some(key);
+        }
         let record = self.diag.connection(token).ok()??;
         let key = Key { cookie: record.cookie, inode: record.inode };
         self.engine.knows_cookie(key.cookie).then_some(key)
+    }
+
+    /// A connection that nobody asked for.
+    fn strange(&mut self, token: u32, initial: Seen, server: bool) {
+        let wanted = match self.service {
+            Service::Claimed => false,
+            // Nothing would be done for it.
+            Service::Strays => !server && self.engine.has_endpoints(),
+            Service::All => true,
+        };
+        let Some(record) = wanted.then(|| self.diag.connection(token).ok().flatten()).flatten() else {
+            return;
+        };
+        let key = Key { cookie: record.cookie, inode: record.inode };
+        let event = Event::Created { token, key, initial, server };
+        if self.service == Service::All {
+            self.tell(event);
+        } else {
+            self.submit(Lane::Connection(token), Todo::Work(Work::Stray { event }));
+        }
+    }
+
+    /// Says what is to be done for connections that nobody asked for.
+    pub fn serve(&mut self, service: Service) {
+        self.service = service;
+        self.look_at_endpoints();
+    }
+
+    /// Nothing tells when endpoints change: the owner has them looked at.
+    pub fn look_at_endpoints(&mut self) {
+        if self.service != Service::Claimed && !self.lanes.contains_key(&Lane::Namespace) {
+            self.submit(Lane::Namespace, Todo::Work(Work::Endpoints));
+        }
     }
 
     fn submit(&mut self, lane: Lane, todo: Todo) {
@@ -404,6 +488,16 @@ impl Manager {
         }
     }
 
+    /// Whether [`Manager::poll_job`] has one that can be done from anywhere.
+    pub fn has_jobs(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether something waits for a thread of this network namespace.
+    pub fn homesick(&self) -> bool {
+        !self.away.is_empty()
+    }
+
     /// Nobody works in this lane any more.
     fn leave(&mut self, lane: Lane) {
         match self.lanes.get(&lane) {
@@ -430,6 +524,7 @@ impl Manager {
         match found {
             Found::Nothing => {}
             Found::Event(event) => self.tell(event),
+            Found::Events(events) => events.into_iter().for_each(|event| self.tell(event)),
             Found::Listener { tag, key, socket, addr } => {
                 let outcome = match sockopt::cookie(socket.as_fd()) {
                     Ok(own_cookie) => {
@@ -445,6 +540,13 @@ impl Manager {
                 match census {
                     Ok(census) => self.resynchronise(census),
                     Err(_) => self.unsure = true,
+                }
+            }
+            Found::Unheld => self.held = None,
+            Found::Endpoints(endpoints, limits) => {
+                let serve = self.service != Service::Claimed;
+                if !self.engine.has(&endpoints, limits, serve) {
+                    self.tell(Event::Endpoints { endpoints, limits, serve });
                 }
             }
             Found::Snapshot { event, look } => self.looked(event, look),
@@ -720,6 +822,11 @@ impl Manager {
         self.prepared.entry(key).or_default().bound = bound;
     }
 
+    /// Notes what the application's own connect(2) has shown.
+    pub fn note_connected(&mut self, key: Key, token: u32) {
+        self.connected = Some((key, token));
+    }
+
     /// Notes a socket that was made under control.
     pub fn note_switched(&mut self, key: Key) {
         self.prepared.entry(key).or_default().switched = true;
@@ -747,6 +854,14 @@ impl Manager {
     /// Takes the engine's commands and answers.
     fn run(&mut self) {
         while let Some(command) = self.engine.poll_command() {
+            let lane = Lane::Connection(command.token);
+            if let Action::Watch { .. } = command.action {
+                match self.lanes.get_mut(&lane).and_then(VecDeque::back_mut) {
+                    Some(Todo::Work(Work::Watch(commands))) => commands.push(command),
+                    _ => self.submit(lane, Todo::Work(Work::Watch(vec![command]))),
+                }
+                continue;
+            }
             let initial = match command.action {
                 Action::Listen { local } if self.joins.iter().any(|join| join.addr == local) => {
                     self.tell(Event::Done { tag: command.tag, outcome: Outcome::Taken });
@@ -759,7 +874,9 @@ impl Manager {
                 Action::End => self.initial(command.token),
                 _ => None,
             };
-            self.submit(Lane::Connection(command.token), Todo::Work(Work::Command { command, initial }));
+            let fresh = self.fresh.contains(&command.token);
+            let work = Work::Command { command, initial, fresh };
+            self.submit(Lane::Connection(command.token), Todo::Work(work));
         }
         while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
             self.answered(id, result);

@@ -60,16 +60,16 @@ fn path() -> PathBuf {
     process::environment(c"MPTCPAPI_BROKER").filter(|path| !path.is_empty()).unwrap_or(SOCKET.into()).into()
 }
 
-/// The backend, if the broker answers and serves the calling thread's network
-/// namespace. The error says why not.
-pub fn available() -> Result<&'static dyn PathControl> {
+/// The backend, if the broker answers and serves the socket's network
+/// namespace; without a socket, the calling thread's. The error says why not.
+pub fn available(socket: Option<&Socket<'_>>) -> Result<&'static dyn PathControl> {
     let namespace = match on_a_line(|line| Ok(line.namespace)) {
         Ok(namespace) => namespace,
         // It was there before: no reason to do without.
         Err(_) if STATE.get().is_some() => return Ok(&BROKER),
         Err(error) => return Err(error),
     };
-    match sockopt::thread_netns() {
+    match socket.map_or_else(sockopt::thread_netns, |socket| sockopt::netns_cookie(socket.fd)) {
         Ok(own) if own != namespace => Err(elsewhere()),
         _ => Ok(&BROKER),
     }
@@ -81,7 +81,7 @@ pub fn existing() -> Option<&'static dyn PathControl> {
 }
 
 fn elsewhere() -> Error {
-    Error::new(libc::EOPNOTSUPP, "the broker serves another network namespace than this one")
+    Error::new(libc::EOPNOTSUPP, "the broker serves another network namespace")
 }
 
 fn lost(errno: Errno) -> Error {
@@ -375,6 +375,10 @@ impl PathControl for Broker {
             Answer::Control(control) => Ok(control),
             _ => Ok(Control::Unknown),
         }
+    }
+
+    fn subscribe(&self, _socket: Option<&Socket<'_>>, _events: u32) -> Result<OwnedFd> {
+        Err(Error::new(libc::EOPNOTSUPP, "the broker tells no events"))
     }
 
     fn abilities(&self) -> Abilities {

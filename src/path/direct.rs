@@ -2,6 +2,7 @@
 //! The direct backend: this process has CAP_NET_ADMIN and steps a manager
 //! inside the application's own calls.
 
+use super::watchers::{self, Watchers};
 use super::{Abilities, Backend, Control, PathControl, Start};
 use crate::engine::{Entry, Key, Time};
 use crate::error::{Errno, Error, Result};
@@ -11,7 +12,7 @@ use crate::manager::{self, Answer, Call, CallId, Facts, Hands, Leave, Manager, S
 use crate::stream::Socket;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +35,7 @@ struct Namespace {
     hands: Hands,
     /// Ends of calls whose callers have not come for them yet.
     ended: HashMap<CallId, Result<Answer>>,
+    watchers: Watchers,
 }
 
 impl Namespace {
@@ -41,7 +43,8 @@ impl Namespace {
         let mut hands = Hands::open(namespace, false)?;
         let manager = Manager::open(namespace, hands.family())?;
         hands.in_userspace_mode();
-        Ok(Self { manager, hands, ended: HashMap::new() })
+        let watchers = Watchers::new(namespace ^ process::monotonic().as_nanos() as u64);
+        Ok(Self { manager, hands, ended: HashMap::new(), watchers })
     }
 
     fn is(&self, namespace: u64) -> bool {
@@ -57,19 +60,50 @@ impl Namespace {
         let hands = Hands::open(self.manager.namespace(), false)?;
         self.manager.renew(hands.family())?;
         std::mem::forget(std::mem::replace(&mut self.hands, hands));
-        Ok(())
+        let renewed = self.watchers.renew(self.manager.event_fd());
+        renewed.map_err(|e| Error::kernel(e, "opening descriptors anew"))
     }
 
     fn step(&mut self) {
         self.manager.step();
         self.work(None);
         self.manager.sweep(process::open_sockets);
+        self.set_timer();
+    }
+
+    fn set_timer(&mut self) {
+        if self.watchers.len() > 0 {
+            self.watchers.set_timer(self.manager.next_timeout());
+        }
+    }
+
+    /// The same after the event socket or the timer was readable.
+    fn serve(&mut self) -> Result<()> {
+        if !self.manager.hears() {
+            self.renew()?;
+        }
+        self.manager.step();
+        if self.manager.has_jobs() && !self.hands.commands_intact() {
+            self.renew()?;
+        }
+        self.work(None);
+        self.manager.sweep(process::open_sockets);
+        self.set_timer();
+        Ok(())
     }
 
     /// Does every job; `fd` is the descriptor of the call that is being made.
     fn work(&mut self, fd: Option<BorrowedFd<'_>>) {
-        let at_home = self.hands.at_home();
-        while let Some(job) = self.manager.poll_job(at_home) {
+        let mut at_home = false;
+        loop {
+            let Some(job) = self.manager.poll_job(at_home) else {
+                // Most jobs can be done from anywhere: asking takes a socket.
+                if at_home || !self.manager.homesick() || !self.hands.at_home() {
+                    break;
+                }
+                at_home = true;
+                continue;
+            };
             let found = self.hands.run(job.work, fd);
             self.manager.report(job.lane, job.call, found);
         }
@@ -118,6 +152,47 @@ pub fn touch() {
     namespaces.iter_mut().filter(|n| n.intact()).for_each(Namespace::step);
 }
 
+/// A descriptor that is readable when there is something to do, for the calling
+/// thread's namespace or a socket's.
+pub fn subscribe(socket: Option<&Socket<'_>>) -> Result<OwnedFd> {
+    let open = |namespace: &mut Namespace| {
+        namespace.watchers.sweep();
+        let (_, fd) = namespace
+            .watchers
+            .open(namespace.manager.event_fd())
+            .map_err(|e| Error::kernel(e, "making a descriptor for events"))?;
+        namespace.set_timer();
+        Ok(fd)
+    };
+    match socket {
+        Some(socket) => on(socket, |namespace, _| open(namespace)),
+        None => with(thread_namespace()?, open),
+    }
+}
+
+/// Does what there is to do, if this is a descriptor of [`subscribe`]'s: EINVAL
+/// where it isn't.
+pub fn serve(fd: BorrowedFd<'_>) -> Result<()> {
+    let shown = watchers::look(fd).map_err(|e| Error::kernel(e, "looking for events"))?;
+    let stranger =
+        || Error::new(libc::EINVAL, "the descriptor is not of mptcp_subscribe(), or of another process");
+    let mut namespaces = lock(STATE.get().ok_or_else(stranger)?);
+    let number = fd.as_raw_fd();
+    let of = |namespace: &mut Namespace| {
+        let name = shown.name.or_else(|| namespace.watchers.at(number))?;
+        namespace.watchers.has(name).then_some(name)
+    };
+    let found = namespaces.iter_mut().find_map(|namespace| Some((of(namespace)?, namespace)));
+    let Some((name, namespace)) = found else { return Err(stranger()) };
+    if shown.name.is_some() {
+        namespace.watchers.used(name, fd, namespace.manager.event_fd());
+    }
+    if shown.work {
+        namespace.serve()?;
+    }
+    Ok(())
+}
+
 fn thread_namespace() -> Result<u64> {
     match sockopt::thread_netns() {
         Ok(cookie) => Ok(cookie),
@@ -133,8 +208,15 @@ fn lock(state: &State) -> MutexGuard<'_, Vec<Namespace>> {
 
 /// Runs `act` on the manager of a namespace, stepped, and made at first use.
 fn with<T>(namespace: u64, act: impl FnOnce(&mut Namespace) -> Result<T>) -> Result<T> {
-    let make = || State { namespaces: Mutex::new(Vec::new()), stepped: AtomicU64::new(0) };
-    let state = STATE.get_or_init(make).map_err(|e| Error::kernel(e, "making room for state"))?;
+    let state = match STATE.get() {
+        Some(state) => state,
+        None => {
+            // Where it fails nothing is kept: the next call may find the broker.
+            let first = Namespace::open(namespace)?;
+            let make = || State { namespaces: Mutex::new(vec![first]), stepped: AtomicU64::new(0) };
+            STATE.get_or_init(make).map_err(|e| Error::kernel(e, "making room for state"))?
+        }
+    };
     let mut namespaces = lock(state);
     if let Some(broken) = namespaces.iter_mut().find(|n| n.is(namespace) && !n.intact()) {
         broken.renew()?;
@@ -228,10 +310,19 @@ impl PathControl for Direct {
     }
 
     fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr) {
-        let _ = on(socket, |namespace, key| {
+        // Asked for a moment ago: nothing is to be checked or stepped again.
+        let (Some(state), Ok(key)) = (STATE.get(), manager::key_of(socket.fd)) else { return };
+        let of_socket = sockopt::netns_cookie(socket.fd).unwrap_or(0);
+        if let Some(namespace) = lock(state).iter_mut().find(|namespace| namespace.is(of_socket)) {
             namespace.manager.note_bound(key, Some(local));
-            Ok(())
-        });
+        }
+    }
+
+    fn connected(&self, key: Key, token: u32) {
+        let Some(state) = STATE.get() else { return };
+        for namespace in lock(state).iter_mut() {
+            namespace.manager.note_connected(key, token);
+        }
     }
 
     fn disconnected(&self, socket: &Socket<'_>) {
@@ -272,6 +363,10 @@ impl PathControl for Direct {
             Answer::Control(control) => Ok(control),
             _ => Ok(Control::Unknown),
         }
+    }
+
+    fn subscribe(&self, socket: Option<&Socket<'_>>, _events: u32) -> Result<OwnedFd> {
+        subscribe(socket)
     }
 
     fn abilities(&self) -> Abilities {

@@ -4,13 +4,16 @@
 
 mod broker;
 mod direct;
+mod watchers;
 
-use crate::engine::Entry;
+use crate::engine::{Entry, Key};
 use crate::error::{Error, Result};
+use crate::events;
 use crate::kernel::process;
 use crate::manager::Facts;
 use crate::stream::Socket;
 use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 pub use crate::manager::{Control, Start};
 pub use broker::SOCKET as BROKER_SOCKET;
@@ -51,10 +54,14 @@ pub trait PathControl {
     fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start>;
     /// Notes that the library bound the socket for connect(2).
     fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr);
+    /// The socket is connected, by this token.
+    fn connected(&self, key: Key, token: u32) {
+        let _ = (key, token);
+    }
     /// The connection attempt failed and the socket was disconnected.
     fn disconnected(&self, socket: &Socket<'_>);
     /// Makes an MPTCP socket that is under control from the start.
-    fn make_socket(&self, domain: i32, kind: i32) -> Result<std::os::fd::OwnedFd>;
+    fn make_socket(&self, domain: i32, kind: i32) -> Result<OwnedFd>;
     /// Forgets all that was asked of the socket.
     fn forget(&self, socket: &Socket<'_>);
     /// What is known of the socket; nothing where that takes making state.
@@ -62,6 +69,9 @@ pub trait PathControl {
     /// Who decides about this socket's paths. An error says why nothing can be
     /// done about them.
     fn control(&self, socket: &Socket<'_>) -> Result<Control>;
+    /// A descriptor that tells of events: of the socket, or of all connections
+    /// that this process has made known.
+    fn subscribe(&self, socket: Option<&Socket<'_>>, events: u32) -> Result<OwnedFd>;
     /// What can be done here.
     fn abilities(&self) -> Abilities;
     /// Which one this is.
@@ -70,25 +80,36 @@ pub trait PathControl {
 
 /// The backend that acts for this process: MPTCPAPI_BACKEND names one, else
 /// the broker if it answers, else this process itself if it may; the one that
-/// has acted before goes on. The error says why there is none.
+/// has acted before goes on. It is for the calling thread's network namespace.
+/// The error says why there is none.
 pub fn control() -> Result<&'static dyn PathControl> {
+    choose(None)
+}
+
+/// The same for a socket, whose network namespace counts.
+pub fn control_of(socket: &Socket<'_>) -> Result<&'static dyn PathControl> {
+    choose(Some(socket))
+}
+
+fn choose(socket: Option<&Socket<'_>>) -> Result<&'static dyn PathControl> {
     let wish = process::environment(c"MPTCPAPI_BACKEND");
     match wish.as_deref() {
         None | Some("" | "auto") => {
-            if direct::existing().is_some() {
-                return direct::available();
+            if let Some(direct) = direct::existing() {
+                // A call on a socket finds out by itself whether it can act.
+                return if socket.is_some() { Ok(direct) } else { direct::available() };
             }
-            let no_broker = match broker::available() {
+            let no_broker = match broker::available(socket) {
                 Ok(broker) => return Ok(broker),
                 Err(error) => error,
             };
             direct::available().map_err(|no_privilege| match no_privilege.errno() {
-                libc::EPERM => Error::new(libc::EPERM, format!("{no_broker}; {no_privilege}")),
+                libc::EPERM => Error::new(no_broker.errno(), format!("{no_broker}; {no_privilege}")),
                 _ => no_privilege,
             })
         }
         Some("direct") => direct::available(),
-        Some("broker") => broker::available(),
+        Some("broker") => broker::available(socket),
         Some("none") => Err(Error::new(libc::EPERM, "MPTCPAPI_BACKEND=none: path control is switched off")),
         Some(other) => Err(Error::new(
             libc::EPERM,
@@ -97,19 +118,36 @@ pub fn control() -> Result<&'static dyn PathControl> {
     }
 }
 
-/// The backend that can already know of a socket. A query must not make state:
+/// The backend that can already know of this socket. A query must not make state:
 /// but the broker's stays with the socket, across fork and exec.
-pub fn existing() -> Option<&'static dyn PathControl> {
+pub fn existing(socket: &Socket<'_>) -> Option<&'static dyn PathControl> {
     if let Some(direct) = direct::existing() {
         return Some(direct);
     }
     match process::environment(c"MPTCPAPI_BACKEND").as_deref() {
-        None | Some("" | "auto" | "broker") => broker::existing().or_else(|| broker::available().ok()),
+        None | Some("" | "auto" | "broker") => {
+            broker::existing().or_else(|| broker::available(Some(socket)).ok())
+        }
         _ => None,
     }
 }
 
+/// Does what there is to do for a descriptor of [`PathControl::subscribe`]'s.
+pub fn serve(fd: BorrowedFd<'_>) -> Result<()> {
+    direct::serve(fd).map(drop)
+}
+
+/// The next event of a descriptor of [`PathControl::subscribe`]'s.
+pub fn next_event(fd: BorrowedFd<'_>) -> Result<events::Next> {
+    direct::serve(fd).map(|()| events::Next::Nothing)
+}
+
 /// The list of a socket, `None` where it has none.
 pub fn list(socket: &Socket<'_>) -> Option<Vec<SocketAddr>> {
-    existing()?.facts(socket).list
+    existing(socket)?.facts(socket).list
+}
+
+/// The backend whose state is in this process: asking it costs no round trip.
+pub fn own() -> Option<&'static dyn PathControl> {
+    direct::existing()
 }
