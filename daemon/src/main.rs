@@ -204,6 +204,7 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
+    service::one_heap();
     // The journal and systemd see to a fresh start; one thread less would be
     // seen to by nobody.
     std::panic::set_hook(Box::new(|panic| {
