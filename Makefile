@@ -16,7 +16,7 @@ SONAME := libmptcpapi.so.$(SOVERSION)
 SOFILE := $(SONAME).$(VERSION)
 
 .PHONY: all stage lib daemon header check-header check-header-counted install check check-rust check-c check-python check-go \
-	check-man check-switch demo bench clean help deps
+	check-man check-switch check-fuzz fuzz demo bench clean help deps
 
 all: lib daemon $(BUILD)/mptcpapi.pc
 
@@ -25,6 +25,7 @@ help:
 	@echo 'make check      every test (installs missing Debian packages when root)'
 	@echo 'make demo       two hosts, two paths, a transfer in C, Python and Go'
 	@echo 'make bench      benchmarks, as ratios against raw system calls and other path managers'
+	@echo 'make fuzz       SECONDS= TARGET= looks for bytes that break something'
 	@echo 'make install    DESTDIR= PREFIX=/usr/local LIBDIR='
 	@echo 'make header     writes include/mptcp.h afresh from src/capi'
 
@@ -146,6 +147,12 @@ check-man:
 check-switch: lib
 	tests/switch
 	tests/guest
+
+check-fuzz:
+	fuzz/run check
+
+fuzz:
+	fuzz/run $(or $(SECONDS),60) $(TARGET)
 
 demo: deps lib daemon
 	demo/run

@@ -5,8 +5,9 @@
 usage: contract.py HEADER [CC]
 
 Every macro, struct, field, type and prototype in HEADER must be the
-contract's, and all of the basic part must be there. Comments, order and the
-names of parameters are free. The advanced part may still be missing.
+contract's, and all of the basic part and the statistics must be there.
+Comments, order and the names of parameters are free. The rest of the advanced
+part may still be missing.
 """
 import os
 import re
@@ -15,11 +16,12 @@ import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-BASIC_FUNCTIONS = """setsockopt getsockopt getsubflows freesubflows bindx connectx getladdrs freeladdrs
-    getpaddrs freepaddrs getaddrlen socket getcaps errmsg version""".split()
-BASIC_MACROS = re.compile(r"MPTCPAPI_VERSION|TCP_MULTIPATH_|MPTCP_SUBFLOW_|MPTCP_BINDX_|MPTCP_BACKEND_|"
-                          r"MPTCP_CONTROL_|MPTCP_CAP_")
-BASIC_STRUCTS = ["mptcp_subflow", "mptcp_caps"]
+NEEDED_FUNCTIONS = """setsockopt getsockopt getsubflows freesubflows bindx connectx getladdrs freeladdrs
+    getpaddrs freepaddrs getaddrlen socket getcaps errmsg version getconnstats getsubflowstats getallstats
+    freeallstats""".split()
+NEEDED_MACROS = re.compile(r"MPTCPAPI_VERSION|TCP_MULTIPATH_|MPTCP_SUBFLOW_|MPTCP_BINDX_|MPTCP_BACKEND_|"
+                           r"MPTCP_CONTROL_|MPTCP_CAP_|MPTCP_CS_|MPTCP_SS_|MPTCP_CONN_")
+NEEDED_STRUCTS = ["mptcp_subflow", "mptcp_caps", "mptcp_conn_stats", "mptcp_subflow_stats"]
 QUALIFIERS = {"const", "struct", "unsigned", "signed", "long", "short"}
 INCLUDES = {"<stddef.h>", "<stdint.h>", "<sys/types.h>", "<sys/socket.h>"}
 
@@ -177,12 +179,12 @@ def main():
                 problem("%s is %s, not %s" % (name, got[name], want[name]))
 
     for name in theirs.macros:
-        if BASIC_MACROS.match(name) and name not in ours.macros:
+        if NEEDED_MACROS.match(name) and name not in ours.macros:
             problem("macro %s is missing" % name)
-    for name in BASIC_STRUCTS:
+    for name in NEEDED_STRUCTS:
         if name not in ours.structs:
             problem("struct %s is missing" % name)
-    for name in BASIC_FUNCTIONS:
+    for name in NEEDED_FUNCTIONS:
         if "mptcp_" + name not in ours.functions:
             problem("function mptcp_%s is missing" % name)
 

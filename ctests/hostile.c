@@ -17,11 +17,12 @@ static int control;          /* only then does a good ADD succeed */
 
 enum { SET_ENABLE, SET_ADD, SET_REMOVE, SET_UNKNOWN, GET_ENABLE, GET_SUBFLOWS, GET_CONNID,
        GET_UNKNOWN, GETSUBFLOWS, BINDX_ADD, BINDX_REM, CONNECTX, GETLADDRS, GETPADDRS, GETCAPS,
-       FUNCTIONS };
+       GETCONNSTATS, GETSUBFLOWSTATS, GETALLSTATS, GETALLSTATS_LIST, FUNCTIONS };
 static const char *const names[FUNCTIONS] = {
 	"set ENABLE", "set ADD", "set REMOVE", "set unknown", "get ENABLE", "get SUBFLOWS",
 	"get CONNID", "get unknown", "getsubflows", "bindx ADD", "bindx REM", "connectx",
-	"getladdrs", "getpaddrs", "getcaps",
+	"getladdrs", "getpaddrs", "getcaps", "getconnstats", "getsubflowstats", "getallstats",
+	"getallstats without conn",
 };
 
 /* Outputs are filled with this before, and must be full of it after a failure. */
@@ -42,9 +43,14 @@ static int call(int which, int fd)
 {
 	struct list l = addrs("10.1.0.1");
 	struct list peer = addrs("10.9.0.1/9");
+	struct mptcp_subflow_stats *stats = NULL;
+	struct mptcp_subflow sf;
 	void *o = out;
 	int one = 1;
 
+	memset(&sf, 0, sizeof sf);
+	memcpy(&sf.local, l.b, 16);
+	memcpy(&sf.remote, peer.b, 16);
 	memset(out, 0xa5, sizeof out);
 	outlen = 300;
 	errno = 0;
@@ -64,6 +70,10 @@ static int call(int which, int fd)
 	case GETLADDRS: return mptcp_getladdrs(fd, (struct sockaddr **)o);
 	case GETPADDRS: return mptcp_getpaddrs(fd, (struct sockaddr **)o);
 	case GETCAPS: return mptcp_getcaps(fd, (struct mptcp_caps *)o, 256);
+	case GETCONNSTATS: return mptcp_getconnstats(fd, (struct mptcp_conn_stats *)o, 104);
+	case GETSUBFLOWSTATS: return mptcp_getsubflowstats(fd, &sf, (struct mptcp_subflow_stats *)o, 432);
+	case GETALLSTATS: return mptcp_getallstats(fd, (struct mptcp_conn_stats *)o, 104, &stats, 432);
+	case GETALLSTATS_LIST: return mptcp_getallstats(fd, NULL, 0, (struct mptcp_subflow_stats **)o, 432);
 	}
 	abort();
 }

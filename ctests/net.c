@@ -25,6 +25,7 @@ static void serve(int ready, int go)
 	sh("ip link set lo up; ip addr add 10.11.0.2/24 dev s1; ip addr add 10.12.0.2/24 dev s2;"
 	   "ip -6 addr add fd11::2/64 dev s1 nodad; ip -6 addr add fd12::2/64 dev s2 nodad;"
 	   "ip -6 addr add fe80::2/64 dev s1 nodad; ip link set s1 up; ip link set s2 up;"
+	   "ip route add 10.60.0.1 via 10.11.0.1; ip -6 route add fd60::1 via fd11::1;"
 	   "ip mptcp limits set subflows 8 add_addr_accepted 8;"
 	   "ip mptcp endpoint add 10.12.0.2 signal; ip mptcp endpoint add fd12::2 signal");
 	l = listen_at("::/4000", IPPROTO_MPTCP, 8);
@@ -88,6 +89,29 @@ static int fresh(int domain)
 	return fd;
 }
 
+/* Statistics find each subflow in inet_diag, and the interface it is on. */
+static void found(int fd)
+{
+	const uint64_t all = MPTCP_SS_LOCAL_ID | MPTCP_SS_REMOTE_ID | MPTCP_SS_IFINDEX;
+	struct mptcp_subflow_stats *list = NULL, one;
+	int i, n = (int)OK(mptcp_getallstats(fd, NULL, 0, &list, sizeof *list));
+
+	CHECK(n >= 1);
+	for (i = 0; i < n; i++) {
+		const char *local = show(&list[i].subflow.local, 0);
+		struct sockaddr_in6 *six = (struct sockaddr_in6 *)(void *)&list[i].subflow.local;
+
+		CHECK_INT(list[i].valid & all, all);
+		CHECK(list[i].subflow.flags & MPTCP_SUBFLOW_PRIO_KNOWN);
+		CHECK_INT(list[i].ifindex, if_nametoindex(strstr(local, "12") ? "c2" : "c1"));
+		if (!strcmp(local, "fe80::1") && !i)
+			six->sin6_scope_id = 0;         /* without a scope it is named well enough */
+		OK(mptcp_getsubflowstats(fd, &list[i].subflow, &one, sizeof one));
+		CHECK_INT(one.valid & all, all);
+	}
+	mptcp_freeallstats(list);
+}
+
 static void lists(const char *peer, const char *a, const char *b, const char *peer2)
 {
 	char text[128];
@@ -104,6 +128,7 @@ static void lists(const char *peer, const char *a, const char *b, const char *pe
 		AWAIT(within(a, locals(c)) && within(b, locals(c)));
 		/* And the announced address is reached. */
 		AWAIT(within(peer2, remotes(c)));
+		found(c);
 		snprintf(text, sizeof text, "%s %s", a, b);
 		CHECK(within(raw_locals(c), text));
 		echo(c, 500000);
@@ -138,7 +163,25 @@ static void device(const char *peer2, const char *b)
 	CHECK_STR(sockname(c), b);
 	echo(c, 20000);
 	ALWAYS(!strcmp(raw_locals(c), b) && count_subflows(c) >= 1, 200);
+	found(c);
 	echo(c, 200000);
+	close(c);
+}
+
+/* Bound to a device, and to an address that another one holds. */
+static void crossed(const char *peer, const char *a)
+{
+	struct mptcp_subflow_stats *list = NULL;
+	int c = raw_socket(domain_of(peer));
+
+	REQUIRE(!setsockopt(c, SOL_SOCKET, SO_BINDTODEVICE, "c1", 3));
+	REQUIRE(!do_bind(c, a));
+	REQUIRE(!do_connect(c, at(peer, PORT)));
+	echo(c, 20000);
+	CHECK(OK(mptcp_getallstats(c, NULL, 0, &list, sizeof *list)) >= 1);
+	CHECK_INT(list->ifindex, if_nametoindex("c1"));
+	CHECK(list->subflow.flags & MPTCP_SUBFLOW_PRIO_KNOWN && list->valid & MPTCP_SS_LOCAL_ID);
+	mptcp_freeallstats(list);
 	close(c);
 }
 
@@ -171,6 +214,7 @@ static void link_local(void)
 		}
 		OK(mptcp_connectx(c, (struct sockaddr *)&peer, 1, NULL));
 		echo(c, 20000);
+		found(c);
 		n = (int)OK(mptcp_getsubflows(c, &sf));
 		CHECK(n >= 1);
 		/* The kernel's listing lacks the scope: no reason to make the pair twice. */
@@ -213,6 +257,7 @@ int main(void)
 		 "ip link add c1 type veth peer name s1 netns %d && ip link add c2 type veth peer name s2 netns %d"
 		 " && ip addr add 10.11.0.1/24 dev c1 && ip addr add 10.12.0.1/24 dev c2"
 		 " && ip -6 addr add fd11::1/64 dev c1 nodad && ip -6 addr add fd12::1/64 dev c2 nodad"
+		 " && ip addr add 10.60.0.1/32 dev c2 && ip -6 addr add fd60::1/128 dev c2 nodad"
 		 " && ip link set c1 addrgenmode none && ip link set c2 addrgenmode none"
 		 " && ip -6 addr add fe80::1/64 dev c1 nodad && ip link set c1 up && ip link set c2 up",
 		 (int)pid, (int)pid);
@@ -226,9 +271,11 @@ int main(void)
 	t_ctx = "IPv4";
 	lists("10.11.0.2", "10.11.0.1", "10.12.0.1", "10.12.0.2");
 	device("10.12.0.2", "10.12.0.1");
+	crossed("10.11.0.2", "10.60.0.1");
 	t_ctx = "IPv6";
 	lists("fd11::2", "fd11::1", "fd12::1", "fd12::2");
 	device("fd12::2", "fd12::1");
+	crossed("fd11::2", "fd60::1");
 	t_ctx = "link-local";
 	sh("ip mptcp endpoint flush");
 	link_local();

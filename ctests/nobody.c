@@ -15,7 +15,8 @@ static void check_caps(int fd)
 {
 	const uint64_t needs = MPTCP_CAP_ADD_BEFORE | MPTCP_CAP_ADD_LIVE | MPTCP_CAP_CLOSE_SUBFLOW
 		| MPTCP_CAP_LISTEN | MPTCP_CAP_PROFILE;
-	const uint64_t has = MPTCP_CAP_ENABLE | MPTCP_CAP_SUBFLOWS | MPTCP_CAP_CONNID;
+	const uint64_t has = MPTCP_CAP_ENABLE | MPTCP_CAP_SUBFLOWS | MPTCP_CAP_CONNID
+		| MPTCP_CAP_CONN_STATS | MPTCP_CAP_SUBFLOW_STATS;
 	struct mptcp_caps caps;
 
 	OK(mptcp_getcaps(fd, &caps, sizeof caps));

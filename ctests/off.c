@@ -12,6 +12,8 @@
 static void off(const struct fam *f, int old)
 {
 	struct pair p = pair_listen(f->server, IPPROTO_TCP);
+	struct mptcp_subflow_stats *list = NULL;
+	struct mptcp_conn_stats conn;
 	struct mptcp_caps caps;
 	static const int protocols[] = { 0, IPPROTO_TCP, IPPROTO_MPTCP };
 	uint32_t id;
@@ -55,6 +57,14 @@ static void off(const struct fam *f, int old)
 	p.s = t_accept(p.l);
 	CHECK_STR(locals(c), f->s1);
 	settle(&p);
+	CHECK_INT(OK(mptcp_getallstats(c, &conn, sizeof conn, &list, sizeof *list)), 1);
+	CHECK_INT(conn.flags, MPTCP_CONN_FALLBACK);
+	CHECK_INT(conn.bytes_sent, 2000);
+	CHECK_INT(list->share_sent_ppm, 1000000);
+	CHECK_INT(list->subflow.flags, MPTCP_SUBFLOW_INITIAL | MPTCP_SUBFLOW_FALLBACK);
+	mptcp_freeallstats(list);
+	OK(mptcp_getcaps(c, &caps, sizeof caps));
+	CHECK(caps.works & MPTCP_CAP_CONN_STATS && caps.works & MPTCP_CAP_SUBFLOW_STATS);
 	pair_close(&p);
 
 	OK(mptcp_getcaps(-1, &caps, sizeof caps));

@@ -249,12 +249,12 @@
 #define MPTCP_CAP_CONNID 0x4
 
 /**
- * struct mptcp_caps.works: statistics of connections (not in this version).
+ * struct mptcp_caps.works: statistics of connections.
  */
 #define MPTCP_CAP_CONN_STATS 0x8
 
 /**
- * struct mptcp_caps.works: statistics of subflows (not in this version).
+ * struct mptcp_caps.works: statistics of subflows.
  */
 #define MPTCP_CAP_SUBFLOW_STATS 0x10
 
@@ -307,6 +307,247 @@
  * struct mptcp_caps.works: bind(2) still works after ADD (Linux 6.8).
  */
 #define MPTCP_CAP_LATE_BIND 0x4000
+
+/**
+ * struct mptcp_conn_stats.valid: bytes_sent is known.
+ */
+#define MPTCP_CS_BYTES_SENT 0x1
+
+/**
+ * struct mptcp_conn_stats.valid: bytes_received is known.
+ */
+#define MPTCP_CS_BYTES_RECEIVED 0x2
+
+/**
+ * struct mptcp_conn_stats.valid: bytes_acked is known.
+ */
+#define MPTCP_CS_BYTES_ACKED 0x4
+
+/**
+ * struct mptcp_conn_stats.valid: bytes_retrans is known.
+ */
+#define MPTCP_CS_BYTES_RETRANS 0x8
+
+/**
+ * struct mptcp_conn_stats.valid: closed_bytes_sent is known.
+ */
+#define MPTCP_CS_CLOSED_SENT 0x10
+
+/**
+ * struct mptcp_conn_stats.valid: closed_bytes_received is known.
+ */
+#define MPTCP_CS_CLOSED_RECEIVED 0x20
+
+/**
+ * struct mptcp_conn_stats.valid: connid is known.
+ */
+#define MPTCP_CS_CONNID 0x40
+
+/**
+ * struct mptcp_conn_stats.valid: flags is known.
+ */
+#define MPTCP_CS_FLAGS 0x80
+
+/**
+ * struct mptcp_conn_stats.valid: subflows is known.
+ */
+#define MPTCP_CS_SUBFLOWS 0x100
+
+/**
+ * struct mptcp_conn_stats.valid: subflows_pending is known.
+ */
+#define MPTCP_CS_SUBFLOWS_PENDING 0x200
+
+/**
+ * struct mptcp_conn_stats.valid: subflows_max is known.
+ */
+#define MPTCP_CS_SUBFLOWS_MAX 0x400
+
+/**
+ * struct mptcp_conn_stats.valid: retransmits is known.
+ */
+#define MPTCP_CS_RETRANSMITS 0x800
+
+/**
+ * struct mptcp_conn_stats.valid: last_data_sent_ms is known.
+ */
+#define MPTCP_CS_LAST_DATA_SENT 0x1000
+
+/**
+ * struct mptcp_conn_stats.valid: last_data_received_ms is known.
+ */
+#define MPTCP_CS_LAST_DATA_RECEIVED 0x2000
+
+/**
+ * struct mptcp_conn_stats.valid: last_ack_received_ms is known.
+ */
+#define MPTCP_CS_LAST_ACK_RECEIVED 0x4000
+
+/**
+ * struct mptcp_conn_stats.valid: addrs_announced is known.
+ */
+#define MPTCP_CS_ADDRS_ANNOUNCED 0x8000
+
+/**
+ * struct mptcp_conn_stats.valid: addrs_received is known.
+ */
+#define MPTCP_CS_ADDRS_RECEIVED 0x10000
+
+/**
+ * struct mptcp_conn_stats.flags: the connection is plain TCP.
+ */
+#define MPTCP_CONN_FALLBACK 0x1
+
+/**
+ * struct mptcp_conn_stats.flags: this end accepted it. Only the first subflow
+ * tells, while it lives; without the bit it may not be known.
+ */
+#define MPTCP_CONN_SERVER 0x2
+
+/**
+ * struct mptcp_conn_stats.flags: Multipath TCP's checksums are in use.
+ */
+#define MPTCP_CONN_CHECKSUM 0x4
+
+/**
+ * struct mptcp_conn_stats.flags: fully established, subflows can be made.
+ */
+#define MPTCP_CONN_FULL 0x8
+
+/**
+ * struct mptcp_subflow_stats.valid: bytes_sent is known.
+ */
+#define MPTCP_SS_BYTES_SENT 0x1
+
+/**
+ * struct mptcp_subflow_stats.valid: bytes_received is known.
+ */
+#define MPTCP_SS_BYTES_RECEIVED 0x2
+
+/**
+ * struct mptcp_subflow_stats.valid: bytes_acked is known.
+ */
+#define MPTCP_SS_BYTES_ACKED 0x4
+
+/**
+ * struct mptcp_subflow_stats.valid: bytes_retrans is known.
+ */
+#define MPTCP_SS_BYTES_RETRANS 0x8
+
+/**
+ * struct mptcp_subflow_stats.valid: delivery_rate is known.
+ */
+#define MPTCP_SS_DELIVERY_RATE 0x10
+
+/**
+ * struct mptcp_subflow_stats.valid: pacing_rate is known.
+ */
+#define MPTCP_SS_PACING_RATE 0x20
+
+/**
+ * struct mptcp_subflow_stats.valid: share_sent_ppm is known.
+ */
+#define MPTCP_SS_SHARE_SENT 0x40
+
+/**
+ * struct mptcp_subflow_stats.valid: share_received_ppm is known.
+ */
+#define MPTCP_SS_SHARE_RECEIVED 0x80
+
+/**
+ * struct mptcp_subflow_stats.valid: state is known.
+ */
+#define MPTCP_SS_STATE 0x100
+
+/**
+ * struct mptcp_subflow_stats.valid: rtt_us is known.
+ */
+#define MPTCP_SS_RTT 0x200
+
+/**
+ * struct mptcp_subflow_stats.valid: rttvar_us is known.
+ */
+#define MPTCP_SS_RTTVAR 0x400
+
+/**
+ * struct mptcp_subflow_stats.valid: min_rtt_us is known.
+ */
+#define MPTCP_SS_MIN_RTT 0x800
+
+/**
+ * struct mptcp_subflow_stats.valid: rto_us is known.
+ */
+#define MPTCP_SS_RTO 0x1000
+
+/**
+ * struct mptcp_subflow_stats.valid: backoff is known.
+ */
+#define MPTCP_SS_BACKOFF 0x2000
+
+/**
+ * struct mptcp_subflow_stats.valid: cwnd is known.
+ */
+#define MPTCP_SS_CWND 0x4000
+
+/**
+ * struct mptcp_subflow_stats.valid: ssthresh is known.
+ */
+#define MPTCP_SS_SSTHRESH 0x8000
+
+/**
+ * struct mptcp_subflow_stats.valid: mss is known.
+ */
+#define MPTCP_SS_MSS 0x10000
+
+/**
+ * struct mptcp_subflow_stats.valid: unacked is known.
+ */
+#define MPTCP_SS_UNACKED 0x20000
+
+/**
+ * struct mptcp_subflow_stats.valid: lost is known.
+ */
+#define MPTCP_SS_LOST 0x40000
+
+/**
+ * struct mptcp_subflow_stats.valid: retrans is known.
+ */
+#define MPTCP_SS_RETRANS 0x80000
+
+/**
+ * struct mptcp_subflow_stats.valid: reordering is known.
+ */
+#define MPTCP_SS_REORDERING 0x100000
+
+/**
+ * struct mptcp_subflow_stats.valid: last_data_sent_ms is known.
+ */
+#define MPTCP_SS_LAST_DATA_SENT 0x200000
+
+/**
+ * struct mptcp_subflow_stats.valid: last_data_received_ms is known.
+ */
+#define MPTCP_SS_LAST_DATA_RECEIVED 0x400000
+
+/**
+ * struct mptcp_subflow_stats.valid: last_ack_received_ms is known.
+ */
+#define MPTCP_SS_LAST_ACK_RECEIVED 0x800000
+
+/**
+ * struct mptcp_subflow_stats.valid: local_id is known.
+ */
+#define MPTCP_SS_LOCAL_ID 0x1000000
+
+/**
+ * struct mptcp_subflow_stats.valid: remote_id is known.
+ */
+#define MPTCP_SS_REMOTE_ID 0x2000000
+
+/**
+ * struct mptcp_subflow_stats.valid: ifindex is known.
+ */
+#define MPTCP_SS_IFINDEX 0x4000000
 
 /**
  * A further subflow is established.
@@ -419,6 +660,221 @@ struct mptcp_subflow {
          * Zero.
          */
         uint32_t reserved[6];
+};
+
+/**
+ * A connection in numbers.
+ */
+struct mptcp_conn_stats {
+        /**
+         * MPTCP_CS_*: bit k is set where the k-th field after this one is known;
+         * the others are zero.
+         */
+        uint64_t valid;
+        /**
+         * Payload given to the subflows, each byte once.
+         */
+        uint64_t bytes_sent;
+        /**
+         * Payload received in order, each byte once.
+         */
+        uint64_t bytes_received;
+        /**
+         * Bytes the peer acknowledged; the end of the stream counts as one, the
+         * SYN of plain TCP too.
+         */
+        uint64_t bytes_acked;
+        /**
+         * Payload given to a subflow once more, since the peer did not acknowledge
+         * it in time.
+         */
+        uint64_t bytes_retrans;
+        /**
+         * Payload sent on subflows that are gone.
+         */
+        uint64_t closed_bytes_sent;
+        /**
+         * Payload received on subflows that are gone, at least.
+         */
+        uint64_t closed_bytes_received;
+        /**
+         * The connection's id.
+         */
+        uint32_t connid;
+        /**
+         * MPTCP_CONN_*.
+         */
+        uint32_t flags;
+        /**
+         * Established subflows.
+         */
+        uint32_t subflows;
+        /**
+         * Subflows whose SYN is out.
+         */
+        uint32_t subflows_pending;
+        /**
+         * Subflows at most, the first included, where the in-kernel path manager
+         * sets the limit.
+         */
+        uint32_t subflows_max;
+        /**
+         * How often in a row the connection's own retransmission timer ran out.
+         */
+        uint32_t retransmits;
+        /**
+         * Milliseconds since data was sent.
+         */
+        uint32_t last_data_sent_ms;
+        /**
+         * Milliseconds since data was received.
+         */
+        uint32_t last_data_received_ms;
+        /**
+         * Milliseconds since an acknowledgement was received.
+         */
+        uint32_t last_ack_received_ms;
+        /**
+         * Addresses announced to the peer, repetitions included.
+         */
+        uint32_t addrs_announced;
+        /**
+         * Addresses of the peer that the in-kernel path manager took or the
+         * library knows of.
+         */
+        uint32_t addrs_received;
+        /**
+         * Zero.
+         */
+        uint32_t reserved;
+};
+
+/**
+ * A subflow in numbers: what TCP counts, as ss(8) shows it.
+ */
+struct mptcp_subflow_stats {
+        /**
+         * Which one, and whether it is for backup.
+         */
+        struct mptcp_subflow subflow;
+        /**
+         * MPTCP_SS_*: bit k is set where the k-th field after this one is known;
+         * the others are zero.
+         */
+        uint64_t valid;
+        /**
+         * Payload sent, retransmissions included.
+         */
+        uint64_t bytes_sent;
+        /**
+         * Bytes received in order; the peer's FIN counts as one.
+         */
+        uint64_t bytes_received;
+        /**
+         * Bytes the peer acknowledged; a SYN sent and a FIN count as one each.
+         */
+        uint64_t bytes_acked;
+        /**
+         * Payload sent again by TCP.
+         */
+        uint64_t bytes_retrans;
+        /**
+         * Bytes per second that were delivered of late.
+         */
+        uint64_t delivery_rate;
+        /**
+         * Bytes per second at which it may send.
+         */
+        uint64_t pacing_rate;
+        /**
+         * Its part of what all subflows of the connection, living and gone, sent,
+         * in millionths.
+         */
+        uint32_t share_sent_ppm;
+        /**
+         * The same of what they received.
+         */
+        uint32_t share_received_ppm;
+        /**
+         * tcp(7) state, 1 = ESTABLISHED.
+         */
+        uint32_t state;
+        /**
+         * Smoothed round-trip time in microseconds.
+         */
+        uint32_t rtt_us;
+        /**
+         * Its mean deviation.
+         */
+        uint32_t rttvar_us;
+        /**
+         * Least round-trip time of late, in microseconds.
+         */
+        uint32_t min_rtt_us;
+        /**
+         * Retransmission timeout in microseconds.
+         */
+        uint32_t rto_us;
+        /**
+         * How often that was doubled.
+         */
+        uint32_t backoff;
+        /**
+         * Congestion window in segments.
+         */
+        uint32_t cwnd;
+        /**
+         * Slow start threshold in segments; 0x7fffffff: none yet.
+         */
+        uint32_t ssthresh;
+        /**
+         * Payload of a segment at most, in bytes.
+         */
+        uint32_t mss;
+        /**
+         * Segments sent and not acknowledged.
+         */
+        uint32_t unacked;
+        /**
+         * Segments held to be lost.
+         */
+        uint32_t lost;
+        /**
+         * Segments sent again, ever.
+         */
+        uint32_t retrans;
+        /**
+         * Segments out of order before one is held to be lost.
+         */
+        uint32_t reordering;
+        /**
+         * Milliseconds since data was sent.
+         */
+        uint32_t last_data_sent_ms;
+        /**
+         * Milliseconds since data was received.
+         */
+        uint32_t last_data_received_ms;
+        /**
+         * Milliseconds since an acknowledgement was received.
+         */
+        uint32_t last_ack_received_ms;
+        /**
+         * MPTCP address id of the local end.
+         */
+        uint32_t local_id;
+        /**
+         * MPTCP address id of the remote end.
+         */
+        uint32_t remote_id;
+        /**
+         * The interface it is bound to, else the one that holds its local address.
+         */
+        int32_t ifindex;
+        /**
+         * Zero.
+         */
+        uint32_t reserved;
 };
 
 /**
@@ -715,6 +1171,59 @@ void mptcp_freepaddrs(struct sockaddr *addrs);
  * Async-signal-safe.
  */
 int mptcp_getaddrlen(int family);
+
+/**
+ * Gives the numbers of a connection.
+ *
+ * size is sizeof(struct mptcp_conn_stats): what the caller's struct lacks is
+ * left out, what it has more is zero. stats->valid tells which fields are
+ * known: most totals since Linux 6.5, the times since 6.10. Needs no
+ * privilege.
+ *
+ * Returns 0, or -1 and errno: EBADF, ENOTSOCK, EFAULT, EINVAL (size under 8),
+ * E2BIG (over 4096), ENOTCONN (no connection, or it ended), EOPNOTSUPP (not a
+ * stream socket of TCP or MPTCP; MPTCP before Linux 5.16), ENOMEM,
+ * ENOTRECOVERABLE.
+ */
+int mptcp_getconnstats(int fd, struct mptcp_conn_stats *stats, size_t size);
+
+/**
+ * Gives the numbers of one established subflow. Of subflow only the
+ * addresses with their ports are read, and its id, which counts where neither
+ * side has 0.
+ *
+ * size is sizeof(struct mptcp_subflow_stats). Returns 0, or -1 and errno: as
+ * mptcp_getconnstats(); EINVAL (size under 288); ENOENT (no such subflow, or
+ * no more); EAFNOSUPPORT (an address that is neither AF_INET nor AF_INET6).
+ */
+int mptcp_getsubflowstats(int fd,
+                          const struct mptcp_subflow *subflow,
+                          struct mptcp_subflow_stats *stats,
+                          size_t size);
+
+/**
+ * Gives the numbers of a connection and of all its established subflows, of
+ * one moment: only here the shares of the subflows add up, to 1,000,000 less
+ * what closed subflows had.
+ *
+ * conn_size is sizeof(struct mptcp_conn_stats); conn may be NULL with 0.
+ * subflow_size is sizeof(struct mptcp_subflow_stats), and the distance of the
+ * array's elements, a multiple of 8. Returns the number of subflows and sets
+ * *subflows to the array, to be freed by mptcp_freeallstats(); NULL when there
+ * are none just now. A plain TCP connection has its one pair, with
+ * MPTCP_SUBFLOW_FALLBACK. -1 and errno: as mptcp_getconnstats(); EINVAL
+ * (subflow_size under 288, or no multiple of 8).
+ */
+int mptcp_getallstats(int fd,
+                      struct mptcp_conn_stats *conn,
+                      size_t conn_size,
+                      struct mptcp_subflow_stats **subflows,
+                      size_t subflow_size);
+
+/**
+ * Frees what mptcp_getallstats() gave. NULL is fine; errno stays.
+ */
+void mptcp_freeallstats(struct mptcp_subflow_stats *subflows);
 
 /**
  * Gives a descriptor that tells what happens to connections (RFC 6897 REQ14).

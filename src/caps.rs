@@ -14,6 +14,10 @@ pub const ENABLE: u64 = 0x1;
 pub const SUBFLOWS: u64 = 0x2;
 /// Connections have an identifier.
 pub const CONNID: u64 = 0x4;
+/// Connections tell numbers.
+pub const CONN_STATS: u64 = 0x8;
+/// Subflows tell numbers.
+pub const SUBFLOW_STATS: u64 = 0x10;
 /// Lists before the connection.
 pub const ADD_BEFORE: u64 = 0x20;
 /// ADD and REMOVE on a connection.
@@ -26,7 +30,10 @@ pub const BACKUP: u64 = 0x200;
 pub const LATE_BIND: u64 = 0x4000;
 
 /// The bits that this version can tell.
-pub const KNOWN: u64 = ENABLE | SUBFLOWS | CONNID | ADD_BEFORE | ADD_LIVE | LISTEN | BACKUP | LATE_BIND;
+pub const KNOWN: u64 =
+    ENABLE | SUBFLOWS | CONNID | STATS | ADD_BEFORE | ADD_LIVE | LISTEN | BACKUP | LATE_BIND;
+
+const STATS: u64 = CONN_STATS | SUBFLOW_STATS;
 
 /// What works, who makes it work, and what is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +67,7 @@ pub fn capabilities(fd: Option<BorrowedFd<'_>>) -> Result<Capabilities> {
         Ok(fresh) => {
             works |= ENABLE;
             if sockopt::info(fresh.as_fd()).is_ok() {
-                works |= SUBFLOWS | CONNID;
+                works |= SUBFLOWS | CONNID | STATS;
             } else if diag::Diag::open().is_ok_and(|mut diag| diag.listeners().is_ok()) {
                 works |= SUBFLOWS;
             }
@@ -74,8 +81,8 @@ pub fn capabilities(fd: Option<BorrowedFd<'_>>) -> Result<Capabilities> {
     let connected = stage == Stage::Connected;
     let plain = socket.is_some_and(|s| if connected { sockopt::info(s.fd).is_err() } else { !s.mptcp });
     if connected && plain {
-        // The one pair shows; an identifier there is not.
-        works = (works & !CONNID) | SUBFLOWS;
+        // The one pair shows, with its numbers; an identifier there is not.
+        works = (works & !CONNID) | SUBFLOWS | STATS;
         missing = socket.map(|s| s.no_mptcp());
     }
     let control = socket.as_ref().map_or_else(path::control, path::control_of);

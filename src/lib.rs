@@ -4,7 +4,7 @@
 //! A program makes its sockets multipath ([`enable`], [`socket()`]), says which
 //! local addresses its connection may use ([`add`], [`remove`]), connects
 //! ([`connect`]) and looks at what became of it ([`enabled`], [`subflows`],
-//! [`connection_id`]). Queries need no privilege; controlling paths needs
+//! [`connection_id`], [`all_stats`]). Queries need no privilege; controlling paths needs
 //! CAP_NET_ADMIN over the network namespace.
 //!
 //! The C interface (`mptcp.h`) is built on the same functions; its manual is
@@ -34,6 +34,7 @@ pub mod options;
 mod path;
 mod pending;
 mod socket;
+mod stats;
 pub mod stream;
 pub mod wire;
 
@@ -43,9 +44,11 @@ pub mod capi;
 pub use caps::{Capabilities, capabilities};
 pub use connect::connect;
 pub use error::{Errno, Error, KernelResult, Result};
+pub use kernel::info::TcpInfo;
 pub use path::{BROKER_SOCKET, Backend, Control};
 pub use socket::{
     Subflow, Usage, add, connection_id, enable, enabled, local_addresses, peer_addresses, remove, socket,
     subflows,
 };
+pub use stats::{AllStats, ConnectionStats, SubflowStats, all_stats, connection_stats, subflow_stats};
 pub use stream::Stage;

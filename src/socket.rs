@@ -49,7 +49,7 @@ impl Default for Usage {
     }
 }
 
-fn is_unsupported(errno: Errno) -> bool {
+pub(crate) fn is_unsupported(errno: Errno) -> bool {
     matches!(errno, Errno(libc::EOPNOTSUPP | libc::ENOPROTOOPT))
 }
 
@@ -81,7 +81,7 @@ pub fn enabled(fd: impl AsFd) -> Result<bool> {
 
 /// Whether the kernel has the options of SOL_MPTCP (5.16): it answers them on
 /// a fresh socket.
-fn answers_mptcp_info() -> bool {
+pub(crate) fn answers_mptcp_info() -> bool {
     sockopt::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, libc::IPPROTO_MPTCP)
         .is_ok_and(|fresh| sockopt::info(fresh.as_fd()).is_ok())
 }
@@ -100,7 +100,8 @@ pub fn subflows(fd: impl AsFd) -> Result<Vec<Subflow>> {
     pending::settle(fd);
     path::touch();
     let collected = sockopt::with_full_info(fd, |info, tcp| {
-        let entries = info.iter().zip(tcp).filter_map(|(sf, tcp)| sockopt::entry(sf.id, &sf.addrs, *tcp));
+        let entries =
+            info.iter().zip(tcp).filter_map(|(sf, [state, ..])| sockopt::entry(sf.id, &sf.addrs, *state));
         established(entries)
     });
     let up = match collected {
@@ -164,7 +165,8 @@ fn established(listed: impl Iterator<Item = Listed>) -> Vec<Subflow> {
     up
 }
 
-fn shown(entry: &Listed, initial: bool, fallback: bool) -> Subflow {
+/// An entry of the kernel's listing as callers see it.
+pub(crate) fn shown(entry: &Listed, initial: bool, fallback: bool) -> Subflow {
     let mut subflow = Subflow {
         local: addr::canonical(entry.local),
         remote: addr::canonical(entry.remote),

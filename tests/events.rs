@@ -211,6 +211,8 @@ fn a_join_that_is_refused_is_told_of() {
     let mut stream = TcpStream::from(client);
     settle(&mut stream);
     expect(&told, What::Up);
+    let port = format!(":{} ", peer.addr.port());
+    until("nobody listens", || !hosts.there("ss -Hltn").contains(&port));
     add(&stream, vec![v4(2, 1)], Usage::default()).unwrap();
     let refused = expect(&told, What::SubflowDown);
     assert_eq!((refused.error, refused.origin, ends(&refused).0), (libc::ECONNREFUSED, Origin::Peer, ip(2, 1)));

@@ -16,7 +16,7 @@
 //	...
 //	subflows, err := mptcp.Subflows(conn.(*net.TCPConn))
 //
-// [Enabled], [Subflows], [ConnID] and [Capabilities] need no privilege.
+// [Enabled], [Subflows], [Stats], [ConnID] and [Capabilities] need no privilege.
 // [Add], [Remove] and lists of addresses need somebody who may act: the broker
 // (mptcpapid), or CAP_NET_ADMIN in this process. Without either they fail with
 // EPERM, and [Capabilities] says in words what is missing.
@@ -239,13 +239,15 @@ func Subflows(c syscall.Conn) ([]Subflow, error) {
 	}
 	subflows := make([]Subflow, len(list))
 	for i := range list {
-		s := &list[i]
-		subflows[i].Local, _ = unpack(s.Local[:])
-		subflows[i].Remote, _ = unpack(s.Remote[:])
-		subflows[i].ID = s.ID
-		subflows[i].Flags = SubflowFlags(s.Flags)
+		subflows[i] = newSubflow(&list[i])
 	}
 	return subflows, nil
+}
+
+func newSubflow(s *capi.Subflow) Subflow {
+	local, _ := unpack(s.Local[:])
+	remote, _ := unpack(s.Remote[:])
+	return Subflow{Local: local, Remote: remote, ID: s.ID, Flags: SubflowFlags(s.Flags)}
 }
 
 // ConnID is a number for the connection, unique among this host's live MPTCP

@@ -26,6 +26,7 @@ MACRO = re.compile(r"\s*#\s*define\s+((?:MPTCP|MPTCPAPI|TCP_MULTIPATH)_[A-Z0-9_]
 ENUMS = (
     ("MPTCP_CAP_", "Capability", "enum.IntFlag", "What may work: Capabilities.works and .known."),
     ("MPTCP_SUBFLOW_", "SubflowFlag", "enum.IntFlag", "The bits of Subflow.flags."),
+    ("MPTCP_CONN_", "ConnectionFlag", "enum.IntFlag", "The bits of ConnectionStats.flags."),
     ("MPTCP_BACKEND_", "Backend", "OpenIntEnum", "Who controls paths for this process."),
     ("MPTCP_CONTROL_", "Control", "OpenIntEnum", "Who chooses the paths of one socket."),
 )

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * The basic part of the contract as assertions: layouts, numbers (written here
+ * The basic part and the statistics of the contract as assertions: layouts, numbers (written here
  * once more, by hand) and prototypes. Also compiled as C++.
  */
 #include <mptcp.h>
@@ -41,6 +41,74 @@ AT(mptcp_caps, reserved, 40);
 WIDTH(mptcp_caps, reserved, 8);
 AT(mptcp_caps, reason, 48);
 WIDTH(mptcp_caps, reason, 208);
+
+HOLDS(sizeof(struct mptcp_conn_stats) == 104);
+AT(mptcp_conn_stats, valid, 0);
+WIDTH(mptcp_conn_stats, valid, 8);
+AT(mptcp_conn_stats, bytes_sent, 8);
+WIDTH(mptcp_conn_stats, bytes_sent, 8);
+AT(mptcp_conn_stats, bytes_received, 16);
+WIDTH(mptcp_conn_stats, bytes_received, 8);
+AT(mptcp_conn_stats, bytes_acked, 24);
+WIDTH(mptcp_conn_stats, bytes_acked, 8);
+AT(mptcp_conn_stats, bytes_retrans, 32);
+WIDTH(mptcp_conn_stats, bytes_retrans, 8);
+AT(mptcp_conn_stats, closed_bytes_sent, 40);
+WIDTH(mptcp_conn_stats, closed_bytes_sent, 8);
+AT(mptcp_conn_stats, closed_bytes_received, 48);
+WIDTH(mptcp_conn_stats, closed_bytes_received, 8);
+AT(mptcp_conn_stats, connid, 56);
+AT(mptcp_conn_stats, flags, 60);
+AT(mptcp_conn_stats, subflows, 64);
+AT(mptcp_conn_stats, subflows_pending, 68);
+AT(mptcp_conn_stats, subflows_max, 72);
+AT(mptcp_conn_stats, retransmits, 76);
+AT(mptcp_conn_stats, last_data_sent_ms, 80);
+AT(mptcp_conn_stats, last_data_received_ms, 84);
+AT(mptcp_conn_stats, last_ack_received_ms, 88);
+AT(mptcp_conn_stats, addrs_announced, 92);
+AT(mptcp_conn_stats, addrs_received, 96);
+AT(mptcp_conn_stats, reserved, 100);
+
+HOLDS(sizeof(struct mptcp_subflow_stats) == 432);
+AT(mptcp_subflow_stats, subflow, 0);
+WIDTH(mptcp_subflow_stats, subflow, 288);
+AT(mptcp_subflow_stats, valid, 288);
+WIDTH(mptcp_subflow_stats, valid, 8);
+AT(mptcp_subflow_stats, bytes_sent, 296);
+WIDTH(mptcp_subflow_stats, bytes_sent, 8);
+AT(mptcp_subflow_stats, bytes_received, 304);
+WIDTH(mptcp_subflow_stats, bytes_received, 8);
+AT(mptcp_subflow_stats, bytes_acked, 312);
+WIDTH(mptcp_subflow_stats, bytes_acked, 8);
+AT(mptcp_subflow_stats, bytes_retrans, 320);
+WIDTH(mptcp_subflow_stats, bytes_retrans, 8);
+AT(mptcp_subflow_stats, delivery_rate, 328);
+WIDTH(mptcp_subflow_stats, delivery_rate, 8);
+AT(mptcp_subflow_stats, pacing_rate, 336);
+WIDTH(mptcp_subflow_stats, pacing_rate, 8);
+AT(mptcp_subflow_stats, share_sent_ppm, 344);
+AT(mptcp_subflow_stats, share_received_ppm, 348);
+AT(mptcp_subflow_stats, state, 352);
+AT(mptcp_subflow_stats, rtt_us, 356);
+AT(mptcp_subflow_stats, rttvar_us, 360);
+AT(mptcp_subflow_stats, min_rtt_us, 364);
+AT(mptcp_subflow_stats, rto_us, 368);
+AT(mptcp_subflow_stats, backoff, 372);
+AT(mptcp_subflow_stats, cwnd, 376);
+AT(mptcp_subflow_stats, ssthresh, 380);
+AT(mptcp_subflow_stats, mss, 384);
+AT(mptcp_subflow_stats, unacked, 388);
+AT(mptcp_subflow_stats, lost, 392);
+AT(mptcp_subflow_stats, retrans, 396);
+AT(mptcp_subflow_stats, reordering, 400);
+AT(mptcp_subflow_stats, last_data_sent_ms, 404);
+AT(mptcp_subflow_stats, last_data_received_ms, 408);
+AT(mptcp_subflow_stats, last_ack_received_ms, 412);
+AT(mptcp_subflow_stats, local_id, 416);
+AT(mptcp_subflow_stats, remote_id, 420);
+AT(mptcp_subflow_stats, ifindex, 424);
+AT(mptcp_subflow_stats, reserved, 428);
 
 /* The alignment that C sees: 8 where pointers are 8 bytes, at most 8 elsewhere. */
 struct align_probe { char c; struct mptcp_subflow s; };
@@ -91,6 +159,54 @@ IS(MPTCP_CAP_REDUNDANCY, 2048);
 IS(MPTCP_CAP_FATE_SHARING, 4096);
 IS(MPTCP_CAP_EVENTS, 8192);
 IS(MPTCP_CAP_LATE_BIND, 16384);
+IS(MPTCP_CS_BYTES_SENT, 1);
+IS(MPTCP_CS_BYTES_RECEIVED, 2);
+IS(MPTCP_CS_BYTES_ACKED, 4);
+IS(MPTCP_CS_BYTES_RETRANS, 8);
+IS(MPTCP_CS_CLOSED_SENT, 16);
+IS(MPTCP_CS_CLOSED_RECEIVED, 32);
+IS(MPTCP_CS_CONNID, 64);
+IS(MPTCP_CS_FLAGS, 128);
+IS(MPTCP_CS_SUBFLOWS, 256);
+IS(MPTCP_CS_SUBFLOWS_PENDING, 512);
+IS(MPTCP_CS_SUBFLOWS_MAX, 1024);
+IS(MPTCP_CS_RETRANSMITS, 2048);
+IS(MPTCP_CS_LAST_DATA_SENT, 4096);
+IS(MPTCP_CS_LAST_DATA_RECEIVED, 8192);
+IS(MPTCP_CS_LAST_ACK_RECEIVED, 16384);
+IS(MPTCP_CS_ADDRS_ANNOUNCED, 32768);
+IS(MPTCP_CS_ADDRS_RECEIVED, 65536);
+IS(MPTCP_CONN_FALLBACK, 1);
+IS(MPTCP_CONN_SERVER, 2);
+IS(MPTCP_CONN_CHECKSUM, 4);
+IS(MPTCP_CONN_FULL, 8);
+IS(MPTCP_SS_BYTES_SENT, 1);
+IS(MPTCP_SS_BYTES_RECEIVED, 2);
+IS(MPTCP_SS_BYTES_ACKED, 4);
+IS(MPTCP_SS_BYTES_RETRANS, 8);
+IS(MPTCP_SS_DELIVERY_RATE, 16);
+IS(MPTCP_SS_PACING_RATE, 32);
+IS(MPTCP_SS_SHARE_SENT, 64);
+IS(MPTCP_SS_SHARE_RECEIVED, 128);
+IS(MPTCP_SS_STATE, 256);
+IS(MPTCP_SS_RTT, 512);
+IS(MPTCP_SS_RTTVAR, 1024);
+IS(MPTCP_SS_MIN_RTT, 2048);
+IS(MPTCP_SS_RTO, 4096);
+IS(MPTCP_SS_BACKOFF, 8192);
+IS(MPTCP_SS_CWND, 16384);
+IS(MPTCP_SS_SSTHRESH, 32768);
+IS(MPTCP_SS_MSS, 65536);
+IS(MPTCP_SS_UNACKED, 131072);
+IS(MPTCP_SS_LOST, 262144);
+IS(MPTCP_SS_RETRANS, 524288);
+IS(MPTCP_SS_REORDERING, 1048576);
+IS(MPTCP_SS_LAST_DATA_SENT, 2097152);
+IS(MPTCP_SS_LAST_DATA_RECEIVED, 4194304);
+IS(MPTCP_SS_LAST_ACK_RECEIVED, 8388608);
+IS(MPTCP_SS_LOCAL_ID, 16777216);
+IS(MPTCP_SS_REMOTE_ID, 33554432);
+IS(MPTCP_SS_IFINDEX, 67108864);
 
 /* Pointers of the exact type: a wrong prototype does not compile. */
 #ifdef __cplusplus
@@ -107,6 +223,10 @@ extern void (*const p_freeladdrs)(struct sockaddr *);
 extern int (*const p_getpaddrs)(int, struct sockaddr **);
 extern void (*const p_freepaddrs)(struct sockaddr *);
 extern int (*const p_getaddrlen)(int);
+extern int (*const p_getconnstats)(int, struct mptcp_conn_stats *, size_t);
+extern int (*const p_getsubflowstats)(int, const struct mptcp_subflow *, struct mptcp_subflow_stats *, size_t);
+extern int (*const p_getallstats)(int, struct mptcp_conn_stats *, size_t, struct mptcp_subflow_stats **, size_t);
+extern void (*const p_freeallstats)(struct mptcp_subflow_stats *);
 extern int (*const p_socket)(int, int, int);
 extern int (*const p_getcaps)(int, struct mptcp_caps *, size_t);
 extern const char *(*const p_errmsg)(void);
@@ -123,6 +243,12 @@ void (*const p_freeladdrs)(struct sockaddr *) = mptcp_freeladdrs;
 int (*const p_getpaddrs)(int, struct sockaddr **) = mptcp_getpaddrs;
 void (*const p_freepaddrs)(struct sockaddr *) = mptcp_freepaddrs;
 int (*const p_getaddrlen)(int) = mptcp_getaddrlen;
+int (*const p_getconnstats)(int, struct mptcp_conn_stats *, size_t) = mptcp_getconnstats;
+int (*const p_getsubflowstats)(int, const struct mptcp_subflow *, struct mptcp_subflow_stats *, size_t)
+	= mptcp_getsubflowstats;
+int (*const p_getallstats)(int, struct mptcp_conn_stats *, size_t, struct mptcp_subflow_stats **, size_t)
+	= mptcp_getallstats;
+void (*const p_freeallstats)(struct mptcp_subflow_stats *) = mptcp_freeallstats;
 int (*const p_socket)(int, int, int) = mptcp_socket;
 int (*const p_getcaps)(int, struct mptcp_caps *, size_t) = mptcp_getcaps;
 const char *(*const p_errmsg)(void) = mptcp_errmsg;

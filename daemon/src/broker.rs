@@ -34,7 +34,7 @@ pub enum Task {
     /// A manager's job.
     Job {
         /// Which.
-        job: Job,
+        job: Box<Job>,
         /// The descriptor of the call that it is part of.
         fd: Option<Arc<OwnedFd>>,
         /// For whom.
@@ -369,7 +369,7 @@ impl Broker {
                 }
                 (None, Lane::Namespace) => NOBODY,
             };
-            self.tasks.push(user, Task::Job { job, fd, user });
+            self.tasks.push(user, Task::Job { job: Box::new(job), fd, user });
         }
     }
 
@@ -585,7 +585,7 @@ impl Broker {
                     let waits = |c: &mptcpapi::engine::Connection| c.phase == Phase::Prepared;
                     let waits = self.manager.engine().by_key(&key).is_none_or(waits);
                     if waits && self.owner(key.cookie) == uid {
-                        self.manager.forget(key);
+                        self.forget(key);
                         if let Some(client) = self.clients.get_mut(&id) {
                             client.waiting.remove(&key);
                         }
@@ -620,8 +620,11 @@ impl Broker {
         };
         let call = match ask {
             Ask::Bound(addr) => {
-                self.manager.note_bound(key, Some(addr));
-                self.note(&key);
+                // Of a socket that nothing was asked of nothing is kept.
+                if self.manager.prepared(&key).switched {
+                    self.manager.note_bound(key, Some(addr));
+                    self.note(&key);
+                }
                 None
             }
             Ask::Disconnected => {
@@ -630,7 +633,7 @@ impl Broker {
                 None
             }
             Ask::Forget => {
-                self.manager.forget(key);
+                self.forget(key);
                 self.notice_changes();
                 None
             }
@@ -857,6 +860,13 @@ impl Broker {
         self.flush();
     }
 
+    /// A socket starts afresh or is gone, whatever was known of it: where that
+    /// was only that it was switched, the engine tells of no change.
+    fn forget(&mut self, key: Key) {
+        self.manager.forget(key);
+        self.release(&key);
+    }
+
     /// A socket is nobody's any more.
     fn release(&mut self, key: &Key) {
         self.orphans.remove(key);
@@ -897,8 +907,7 @@ impl Broker {
             .map(|(key, _)| *key)
             .collect();
         for key in gone {
-            self.manager.forget(key);
-            self.release(&key);
+            self.forget(key);
         }
         self.notice_changes();
         let manager = &self.manager;

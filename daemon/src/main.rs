@@ -134,6 +134,8 @@ fn given() -> Given {
     given
 }
 
+const NO_PRIVILEGE: &str = "CAP_NET_ADMIN over this network namespace is needed";
+
 /// Name of the event socket in systemd's store: while it is open joins go on.
 const EVENTS: &str = "events";
 
@@ -147,7 +149,7 @@ fn events(given: Option<OwnedFd>, family: pm::Family, buffer: usize) -> Result<(
     }
     let events = pm::Events::open_with(family, buffer);
     events.map(|events| (events, false)).map_err(|errno| match errno {
-        Errno(libc::EPERM) => "CAP_NET_ADMIN over this network namespace is needed".to_owned(),
+        Errno(libc::EPERM) => NO_PRIVILEGE.to_owned(),
         errno => format!("listening to path-manager events: {errno}"),
     })
 }
@@ -177,7 +179,10 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-    service::keep_net_admin_only().map_err(|errno| format!("giving up privileges: {errno}"))?;
+    service::keep_net_admin_only().map_err(|errno| match errno {
+        Errno(libc::EPERM) => NO_PRIVILEGE.to_owned(),
+        errno => format!("giving up privileges: {errno}"),
+    })?;
     let mut look = Hands::open(namespace, true).map_err(words)?;
     if look.in_userspace_mode() {
         log!(Info, "this network namespace is in userspace mode");

@@ -322,7 +322,7 @@ impl World {
     /// The time after all that.
     fn end(mut self) {
         self.restart();
-        let lists = |c: &Connection| (c.subflows.len() + c.peers.len()) * 64;
+        let lists = |c: &Connection| c.subflows.len() * 256 + c.peers.len() * 64;
         let room = self.known_most * 4096
             + self.engine.connections().map(|c| CONNECTION + lists(c)).sum::<usize>()
             + self.out_most * 512
@@ -426,12 +426,9 @@ fn subflows(c: &Connection) -> impl Iterator<Item = (u32, Seen)> + '_ {
 /// A command that may be given.
 fn sound(command: &Command, c: &Connection) {
     assert!(!c.foreign && !c.blind);
-    match command.action {
-        Action::Create { local, remote, .. } => {
-            assert_eq!(local.is_ipv4(), remote.is_ipv4(), "a join between two families");
-            assert!(!c.server, "the client makes them");
-            assert!(c.allows(&local), "{local} may not be used: {c:#?}");
-        }
-        _ => {}
+    if let Action::Create { local, remote, .. } = command.action {
+        assert_eq!(local.is_ipv4(), remote.is_ipv4(), "a join between two families");
+        assert!(!c.server, "the client makes them");
+        assert!(c.allows(&local), "{local} may not be used: {c:#?}");
     }
 }

@@ -22,6 +22,3 @@ pub use netlink::netlink;
 pub use past::journal;
 pub use seeds::{seeds, sow};
 pub use wire::wire;
-
-#[cfg(test)]
-mod tests;

@@ -10,12 +10,14 @@ mod addresses;
 mod also;
 mod events;
 mod options;
+mod stats;
 mod types;
 
 pub use addresses::*;
 pub use also::*;
 pub use events::*;
 pub use options::*;
+pub use stats::*;
 pub use types::*;
 
 use crate::error::{Error, Result};

@@ -9,6 +9,7 @@ use crate::kernel::sockopt;
 use crate::socket::{self, Subflow, Usage};
 use crate::stream::Socket;
 use std::ffi::{c_int, c_void};
+use std::net::SocketAddr;
 
 const SUBFLOW: usize = size_of::<mptcp_subflow>();
 
@@ -166,9 +167,6 @@ pub unsafe extern "C" fn mptcp_getsockopt(
                 // SAFETY: optval has room for `needed` bytes, or that is 0 and
                 // it is not used; optlen is not null.
                 unsafe {
-                    if needed > 0 {
-                        optval.cast::<u8>().write_bytes(0, needed);
-                    }
                     write_subflows(&subflows, optval.cast());
                     optlen.write_unaligned(count(needed)? as u32);
                 }
@@ -216,7 +214,7 @@ pub unsafe extern "C" fn mptcp_getsubflows(fd: c_int, subflows: *mut *mut mptcp_
         let mut array = std::ptr::null_mut();
         if number > 0 {
             array = allocate(found.len() * SUBFLOW)?;
-            // SAFETY: just allocated, zeroed, with room for all of them.
+            // SAFETY: just allocated with room for all of them.
             unsafe { write_subflows(&found, array) };
         }
         // SAFETY: not null; the caller's pointer, possibly misaligned.
@@ -310,24 +308,37 @@ impl Advanced {
     }
 }
 
-/// # Safety
-/// `to` has zeroed room for all of them.
-unsafe fn write_subflows(subflows: &[Subflow], to: *mut u8) {
-    for (at, subflow) in subflows.iter().enumerate() {
+impl mptcp_subflow {
+    /// The subflow as C sees it, without the bits of its priority.
+    pub(super) fn of(subflow: &Subflow) -> Self {
         let flag = |on: bool, bit: u32| if on { bit } else { 0 };
-        let flags =
-            flag(subflow.initial, MPTCP_SUBFLOW_INITIAL) | flag(subflow.fallback, MPTCP_SUBFLOW_FALLBACK);
-        // SAFETY: element `at` is within the room that the contract promises;
-        // a packed address takes 28 of the 128 bytes of its field.
-        unsafe {
-            let element = to.add(at * SUBFLOW);
-            for (offset, addr) in [(0, &subflow.local), (128, &subflow.remote)] {
-                let (bytes, _) = addr::sockaddr(addr);
-                element.add(offset).cast::<[u8; addr::PACKED_MAX]>().write_unaligned(bytes);
-            }
-            element.add(256).cast::<u32>().write_unaligned(subflow.id);
-            element.add(260).cast::<u32>().write_unaligned(flags);
+        Self {
+            local: storage(&subflow.local),
+            remote: storage(&subflow.remote),
+            id: subflow.id,
+            flags: flag(subflow.initial, MPTCP_SUBFLOW_INITIAL)
+                | flag(subflow.fallback, MPTCP_SUBFLOW_FALLBACK),
+            reserved: [0; 6],
         }
+    }
+}
+
+fn storage(addr: &SocketAddr) -> libc::sockaddr_storage {
+    let (bytes, _) = addr::sockaddr(addr);
+    // SAFETY: every field is an integer or an array of them.
+    let mut storage = unsafe { std::mem::zeroed::<libc::sockaddr_storage>() };
+    // SAFETY: a packed address takes 28 of the 128 bytes.
+    unsafe { (&raw mut storage).cast::<[u8; addr::PACKED_MAX]>().write_unaligned(bytes) };
+    storage
+}
+
+/// # Safety
+/// `to` has room for all of them.
+unsafe fn write_subflows(subflows: &[Subflow], to: *mut u8) {
+    let to = to.cast::<mptcp_subflow>();
+    for (at, subflow) in subflows.iter().enumerate() {
+        // SAFETY: element `at` is within the room that the contract promises.
+        unsafe { to.add(at).write_unaligned(mptcp_subflow::of(subflow)) };
     }
 }
 

@@ -121,9 +121,9 @@ pub const MPTCP_CAP_ENABLE: u32 = 0x1;
 pub const MPTCP_CAP_SUBFLOWS: u32 = 0x2;
 /// struct mptcp_caps.works: connections have an identifier.
 pub const MPTCP_CAP_CONNID: u32 = 0x4;
-/// struct mptcp_caps.works: statistics of connections (not in this version).
+/// struct mptcp_caps.works: statistics of connections.
 pub const MPTCP_CAP_CONN_STATS: u32 = 0x8;
-/// struct mptcp_caps.works: statistics of subflows (not in this version).
+/// struct mptcp_caps.works: statistics of subflows.
 pub const MPTCP_CAP_SUBFLOW_STATS: u32 = 0x10;
 /// struct mptcp_caps.works: lists before connect(2).
 pub const MPTCP_CAP_ADD_BEFORE: u32 = 0x20;
@@ -145,6 +145,106 @@ pub const MPTCP_CAP_FATE_SHARING: u32 = 0x1000;
 pub const MPTCP_CAP_EVENTS: u32 = 0x2000;
 /// struct mptcp_caps.works: bind(2) still works after ADD (Linux 6.8).
 pub const MPTCP_CAP_LATE_BIND: u32 = 0x4000;
+
+/// struct mptcp_conn_stats.valid: bytes_sent is known.
+pub const MPTCP_CS_BYTES_SENT: u64 = 0x1;
+/// struct mptcp_conn_stats.valid: bytes_received is known.
+pub const MPTCP_CS_BYTES_RECEIVED: u64 = 0x2;
+/// struct mptcp_conn_stats.valid: bytes_acked is known.
+pub const MPTCP_CS_BYTES_ACKED: u64 = 0x4;
+/// struct mptcp_conn_stats.valid: bytes_retrans is known.
+pub const MPTCP_CS_BYTES_RETRANS: u64 = 0x8;
+/// struct mptcp_conn_stats.valid: closed_bytes_sent is known.
+pub const MPTCP_CS_CLOSED_SENT: u64 = 0x10;
+/// struct mptcp_conn_stats.valid: closed_bytes_received is known.
+pub const MPTCP_CS_CLOSED_RECEIVED: u64 = 0x20;
+/// struct mptcp_conn_stats.valid: connid is known.
+pub const MPTCP_CS_CONNID: u64 = 0x40;
+/// struct mptcp_conn_stats.valid: flags is known.
+pub const MPTCP_CS_FLAGS: u64 = 0x80;
+/// struct mptcp_conn_stats.valid: subflows is known.
+pub const MPTCP_CS_SUBFLOWS: u64 = 0x100;
+/// struct mptcp_conn_stats.valid: subflows_pending is known.
+pub const MPTCP_CS_SUBFLOWS_PENDING: u64 = 0x200;
+/// struct mptcp_conn_stats.valid: subflows_max is known.
+pub const MPTCP_CS_SUBFLOWS_MAX: u64 = 0x400;
+/// struct mptcp_conn_stats.valid: retransmits is known.
+pub const MPTCP_CS_RETRANSMITS: u64 = 0x800;
+/// struct mptcp_conn_stats.valid: last_data_sent_ms is known.
+pub const MPTCP_CS_LAST_DATA_SENT: u64 = 0x1000;
+/// struct mptcp_conn_stats.valid: last_data_received_ms is known.
+pub const MPTCP_CS_LAST_DATA_RECEIVED: u64 = 0x2000;
+/// struct mptcp_conn_stats.valid: last_ack_received_ms is known.
+pub const MPTCP_CS_LAST_ACK_RECEIVED: u64 = 0x4000;
+/// struct mptcp_conn_stats.valid: addrs_announced is known.
+pub const MPTCP_CS_ADDRS_ANNOUNCED: u64 = 0x8000;
+/// struct mptcp_conn_stats.valid: addrs_received is known.
+pub const MPTCP_CS_ADDRS_RECEIVED: u64 = 0x10000;
+
+/// struct mptcp_conn_stats.flags: the connection is plain TCP.
+pub const MPTCP_CONN_FALLBACK: u32 = 0x1;
+/// struct mptcp_conn_stats.flags: this end accepted it. Only the first subflow
+/// tells, while it lives; without the bit it may not be known.
+pub const MPTCP_CONN_SERVER: u32 = 0x2;
+/// struct mptcp_conn_stats.flags: Multipath TCP's checksums are in use.
+pub const MPTCP_CONN_CHECKSUM: u32 = 0x4;
+/// struct mptcp_conn_stats.flags: fully established, subflows can be made.
+pub const MPTCP_CONN_FULL: u32 = 0x8;
+
+/// struct mptcp_subflow_stats.valid: bytes_sent is known.
+pub const MPTCP_SS_BYTES_SENT: u64 = 0x1;
+/// struct mptcp_subflow_stats.valid: bytes_received is known.
+pub const MPTCP_SS_BYTES_RECEIVED: u64 = 0x2;
+/// struct mptcp_subflow_stats.valid: bytes_acked is known.
+pub const MPTCP_SS_BYTES_ACKED: u64 = 0x4;
+/// struct mptcp_subflow_stats.valid: bytes_retrans is known.
+pub const MPTCP_SS_BYTES_RETRANS: u64 = 0x8;
+/// struct mptcp_subflow_stats.valid: delivery_rate is known.
+pub const MPTCP_SS_DELIVERY_RATE: u64 = 0x10;
+/// struct mptcp_subflow_stats.valid: pacing_rate is known.
+pub const MPTCP_SS_PACING_RATE: u64 = 0x20;
+/// struct mptcp_subflow_stats.valid: share_sent_ppm is known.
+pub const MPTCP_SS_SHARE_SENT: u64 = 0x40;
+/// struct mptcp_subflow_stats.valid: share_received_ppm is known.
+pub const MPTCP_SS_SHARE_RECEIVED: u64 = 0x80;
+/// struct mptcp_subflow_stats.valid: state is known.
+pub const MPTCP_SS_STATE: u64 = 0x100;
+/// struct mptcp_subflow_stats.valid: rtt_us is known.
+pub const MPTCP_SS_RTT: u64 = 0x200;
+/// struct mptcp_subflow_stats.valid: rttvar_us is known.
+pub const MPTCP_SS_RTTVAR: u64 = 0x400;
+/// struct mptcp_subflow_stats.valid: min_rtt_us is known.
+pub const MPTCP_SS_MIN_RTT: u64 = 0x800;
+/// struct mptcp_subflow_stats.valid: rto_us is known.
+pub const MPTCP_SS_RTO: u64 = 0x1000;
+/// struct mptcp_subflow_stats.valid: backoff is known.
+pub const MPTCP_SS_BACKOFF: u64 = 0x2000;
+/// struct mptcp_subflow_stats.valid: cwnd is known.
+pub const MPTCP_SS_CWND: u64 = 0x4000;
+/// struct mptcp_subflow_stats.valid: ssthresh is known.
+pub const MPTCP_SS_SSTHRESH: u64 = 0x8000;
+/// struct mptcp_subflow_stats.valid: mss is known.
+pub const MPTCP_SS_MSS: u64 = 0x10000;
+/// struct mptcp_subflow_stats.valid: unacked is known.
+pub const MPTCP_SS_UNACKED: u64 = 0x20000;
+/// struct mptcp_subflow_stats.valid: lost is known.
+pub const MPTCP_SS_LOST: u64 = 0x40000;
+/// struct mptcp_subflow_stats.valid: retrans is known.
+pub const MPTCP_SS_RETRANS: u64 = 0x80000;
+/// struct mptcp_subflow_stats.valid: reordering is known.
+pub const MPTCP_SS_REORDERING: u64 = 0x100000;
+/// struct mptcp_subflow_stats.valid: last_data_sent_ms is known.
+pub const MPTCP_SS_LAST_DATA_SENT: u64 = 0x200000;
+/// struct mptcp_subflow_stats.valid: last_data_received_ms is known.
+pub const MPTCP_SS_LAST_DATA_RECEIVED: u64 = 0x400000;
+/// struct mptcp_subflow_stats.valid: last_ack_received_ms is known.
+pub const MPTCP_SS_LAST_ACK_RECEIVED: u64 = 0x800000;
+/// struct mptcp_subflow_stats.valid: local_id is known.
+pub const MPTCP_SS_LOCAL_ID: u64 = 0x1000000;
+/// struct mptcp_subflow_stats.valid: remote_id is known.
+pub const MPTCP_SS_REMOTE_ID: u64 = 0x2000000;
+/// struct mptcp_subflow_stats.valid: ifindex is known.
+pub const MPTCP_SS_IFINDEX: u64 = 0x4000000;
 
 /// A subflow: 288 bytes, frozen.
 #[repr(C)]
@@ -190,6 +290,123 @@ pub struct mptcp_path_policy {
     pub after_bytes: u64,
 }
 
+/// A connection in numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct mptcp_conn_stats {
+    /// MPTCP_CS_*: bit k is set where the k-th field after this one is known;
+    /// the others are zero.
+    pub valid: u64,
+    /// Payload given to the subflows, each byte once.
+    pub bytes_sent: u64,
+    /// Payload received in order, each byte once.
+    pub bytes_received: u64,
+    /// Bytes the peer acknowledged; the end of the stream counts as one, the
+    /// SYN of plain TCP too.
+    pub bytes_acked: u64,
+    /// Payload given to a subflow once more, since the peer did not acknowledge
+    /// it in time.
+    pub bytes_retrans: u64,
+    /// Payload sent on subflows that are gone.
+    pub closed_bytes_sent: u64,
+    /// Payload received on subflows that are gone, at least.
+    pub closed_bytes_received: u64,
+    /// The connection's id.
+    pub connid: u32,
+    /// MPTCP_CONN_*.
+    pub flags: u32,
+    /// Established subflows.
+    pub subflows: u32,
+    /// Subflows whose SYN is out.
+    pub subflows_pending: u32,
+    /// Subflows at most, the first included, where the in-kernel path manager
+    /// sets the limit.
+    pub subflows_max: u32,
+    /// How often in a row the connection's own retransmission timer ran out.
+    pub retransmits: u32,
+    /// Milliseconds since data was sent.
+    pub last_data_sent_ms: u32,
+    /// Milliseconds since data was received.
+    pub last_data_received_ms: u32,
+    /// Milliseconds since an acknowledgement was received.
+    pub last_ack_received_ms: u32,
+    /// Addresses announced to the peer, repetitions included.
+    pub addrs_announced: u32,
+    /// Addresses of the peer that the in-kernel path manager took or the
+    /// library knows of.
+    pub addrs_received: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A subflow in numbers: what TCP counts, as ss(8) shows it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mptcp_subflow_stats {
+    /// Which one, and whether it is for backup.
+    pub subflow: mptcp_subflow,
+    /// MPTCP_SS_*: bit k is set where the k-th field after this one is known;
+    /// the others are zero.
+    pub valid: u64,
+    /// Payload sent, retransmissions included.
+    pub bytes_sent: u64,
+    /// Bytes received in order; the peer's FIN counts as one.
+    pub bytes_received: u64,
+    /// Bytes the peer acknowledged; a SYN sent and a FIN count as one each.
+    pub bytes_acked: u64,
+    /// Payload sent again by TCP.
+    pub bytes_retrans: u64,
+    /// Bytes per second that were delivered of late.
+    pub delivery_rate: u64,
+    /// Bytes per second at which it may send.
+    pub pacing_rate: u64,
+    /// Its part of what all subflows of the connection, living and gone, sent,
+    /// in millionths.
+    pub share_sent_ppm: u32,
+    /// The same of what they received.
+    pub share_received_ppm: u32,
+    /// tcp(7) state, 1 = ESTABLISHED.
+    pub state: u32,
+    /// Smoothed round-trip time in microseconds.
+    pub rtt_us: u32,
+    /// Its mean deviation.
+    pub rttvar_us: u32,
+    /// Least round-trip time of late, in microseconds.
+    pub min_rtt_us: u32,
+    /// Retransmission timeout in microseconds.
+    pub rto_us: u32,
+    /// How often that was doubled.
+    pub backoff: u32,
+    /// Congestion window in segments.
+    pub cwnd: u32,
+    /// Slow start threshold in segments; 0x7fffffff: none yet.
+    pub ssthresh: u32,
+    /// Payload of a segment at most, in bytes.
+    pub mss: u32,
+    /// Segments sent and not acknowledged.
+    pub unacked: u32,
+    /// Segments held to be lost.
+    pub lost: u32,
+    /// Segments sent again, ever.
+    pub retrans: u32,
+    /// Segments out of order before one is held to be lost.
+    pub reordering: u32,
+    /// Milliseconds since data was sent.
+    pub last_data_sent_ms: u32,
+    /// Milliseconds since data was received.
+    pub last_data_received_ms: u32,
+    /// Milliseconds since an acknowledgement was received.
+    pub last_ack_received_ms: u32,
+    /// MPTCP address id of the local end.
+    pub local_id: u32,
+    /// MPTCP address id of the remote end.
+    pub remote_id: u32,
+    /// The interface it is bound to, else the one that holds its local address.
+    pub ifindex: i32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// What works here, told beforehand.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -223,6 +440,14 @@ const _: () = {
     assert!(std::mem::offset_of!(mptcp_subflow, reserved) == 264);
     assert!(size_of::<mptcp_traffic>() == 32);
     assert!(size_of::<mptcp_path_policy>() == 16);
+    assert!(size_of::<mptcp_conn_stats>() == 104);
+    assert!(std::mem::offset_of!(mptcp_conn_stats, connid) == 56);
+    assert!(std::mem::offset_of!(mptcp_conn_stats, addrs_received) == 96);
+    assert!(size_of::<mptcp_subflow_stats>() == 432);
+    assert!(std::mem::offset_of!(mptcp_subflow_stats, valid) == 288);
+    assert!(std::mem::offset_of!(mptcp_subflow_stats, share_sent_ppm) == 344);
+    assert!(std::mem::offset_of!(mptcp_subflow_stats, state) == 352);
+    assert!(std::mem::offset_of!(mptcp_subflow_stats, ifindex) == 424);
     assert!(size_of::<mptcp_caps>() == 256);
     assert!(std::mem::offset_of!(mptcp_caps, backend) == 16);
     assert!(std::mem::offset_of!(mptcp_caps, reason) == 48);

@@ -76,6 +76,7 @@ pub struct Engine {
     notices: VecDeque<Notice>,
     /// `None`: nobody asked to be told.
     incidents: Option<VecDeque<Incident>>,
+    budget: watch::Budget,
 }
 
 impl Engine {

@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 
 /// Between two rounds while anything moves.
 const LIVELY: Time = Time::from_millis(50);
+/// Before the first round.
+const FIRST: Time = Time::from_millis(200);
 /// Between two rounds when nothing has for long.
 const IDLE: Time = Time::from_secs(4);
 /// An answer that is due is waited for at least so long.
@@ -32,6 +34,32 @@ pub struct Watch {
     looks: Vec<(SocketAddr, SocketAddr, Look)>,
 }
 
+/// What looking may cost: where very many connections are busy, each is
+/// looked at less often.
+#[derive(Debug, Default)]
+pub struct Budget {
+    since: Time,
+    spent: usize,
+}
+
+/// The time that a budget is for, and the looks in it: a few hundredths of a
+/// processor.
+const SPELL: Time = Time::from_millis(50);
+const LOOKS: usize = 500;
+
+impl Budget {
+    fn spend(&mut self, looks: usize, now: Time) -> bool {
+        if now.saturating_sub(self.since) >= SPELL {
+            (self.since, self.spent) = (now, 0);
+        }
+        let enough = self.spent < LOOKS;
+        if enough {
+            self.spent += looks;
+        }
+        enough
+    }
+}
+
 impl Watch {
     /// When there is something to do.
     pub fn due(&self) -> Option<Time> {
@@ -49,14 +77,18 @@ impl Engine {
             return;
         }
         let begin = || {
-            let next = now.saturating_add(LIVELY);
-            Box::new(Watch { next, interval: LIVELY, awaited: Few::default(), looks: Vec::new() })
+            let next = now.saturating_add(FIRST);
+            Box::new(Watch { next, interval: FIRST, awaited: Few::default(), looks: Vec::new() })
         };
         let watch = c.watch.get_or_insert_with(begin);
         if watch.due().is_none_or(|due| due > now) {
             return;
         }
         let up: Vec<Subflow> = c.subflows.iter().filter(|s| s.up()).copied().collect();
+        if !self.budget.spend(up.len(), now) {
+            watch.next = now.saturating_add(LIVELY);
+            return;
+        }
         for s in up {
             let tag = self.emit(handle, Action::Watch { local: s.local, remote: s.remote }, None);
             if let Some(watch) = self.connections.get_mut(&handle).and_then(|c| c.watch.as_mut()) {

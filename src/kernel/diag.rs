@@ -168,14 +168,15 @@ fn request(family: u8, protocol: u8, ext: u8, states: u32) -> [u8; REQUEST] {
 }
 
 /// A request for the TCP socket between these two, as the kernel lists them.
-fn exactly(local: &SocketAddr, remote: &SocketAddr, ext: u8) -> [u8; REQUEST] {
+/// One that is bound to a device is found only where `device` is that one; one
+/// that is not is found with any.
+fn exactly(local: &SocketAddr, remote: &SocketAddr, device: Option<u32>, ext: u8) -> [u8; REQUEST] {
     let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     let mut body = request(family as u8, libc::IPPROTO_TCP as u8, ext, ALL_STATES);
     put_address(&mut body, 8, 12, local);
     put_address(&mut body, 10, 28, remote);
-    if let SocketAddr::V6(v6) = remote {
-        put(&mut body, 44, &v6.scope_id().to_ne_bytes());
-    }
+    let scope = if let SocketAddr::V6(v6) = remote { v6.scope_id() } else { 0 };
+    put(&mut body, 44, &device.unwrap_or(scope).to_ne_bytes());
     body
 }
 
@@ -332,29 +333,40 @@ impl Diag {
     /// One TCP socket, with MPTCP's part of it; the addresses as the kernel
     /// lists them.
     pub fn subflow(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<Option<Record>, Refusal> {
-        self.look_up(local, remote, INET_DIAG_EXT_INFO)
+        self.look_up(local, remote, None, INET_DIAG_EXT_INFO)
+    }
+
+    /// The same of one that may be bound to this device.
+    pub fn subflow_on(
+        &mut self,
+        device: u32,
+        local: &SocketAddr,
+        remote: &SocketAddr,
+    ) -> Result<Option<Record>, Refusal> {
+        self.look_up(local, remote, Some(device), INET_DIAG_EXT_INFO)
     }
 
     /// The same without MPTCP's part, and without taking the socket's lock.
     pub fn tuple(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<Option<Record>, Refusal> {
-        self.look_up(local, remote, 0)
+        self.look_up(local, remote, None, 0)
     }
 
     fn look_up(
         &mut self,
         local: &SocketAddr,
         remote: &SocketAddr,
+        device: Option<u32>,
         ext: u8,
     ) -> Result<Option<Record>, Refusal> {
         let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST);
-        self.one(message.raw(&exactly(local, remote, ext)), Record::parse)
+        self.one(message.raw(&exactly(local, remote, device, ext)), Record::parse)
     }
 
     /// How the TCP socket between these two fares, the addresses as the
     /// kernel lists them; takes the socket's lock, not the connection's.
     /// `None` also for those that wait for nothing but their time (TIME_WAIT).
     pub fn facts(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<Option<TcpFacts>, Refusal> {
-        let body = exactly(local, remote, INET_DIAG_EXT_INFO);
+        let body = exactly(local, remote, None, INET_DIAG_EXT_INFO);
         let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST).raw(&body);
         self.one(message, |reply| find(reply.payload.get(72..)?, INET_DIAG_INFO).map(TcpFacts::parse))
     }
@@ -362,7 +374,9 @@ impl Diag {
     /// Resets one TCP socket (SOCK_DESTROY): CAP_NET_ADMIN, and a kernel with
     /// CONFIG_INET_DIAG_DESTROY, else EOPNOTSUPP.
     pub fn destroy(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<(), Refusal> {
-        self.0.command(Message::new(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK).raw(&exactly(local, remote, 0)))
+        self.0.command(
+            Message::new(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK).raw(&exactly(local, remote, None, 0)),
+        )
     }
 
     /// Every MPTCP connection of the namespace that is up, without taking a
@@ -374,13 +388,15 @@ impl Diag {
         Ok(all)
     }
 
-    /// Every TCP socket of the namespace by its descriptor's inode, listeners
-    /// and what the kernel keeps of ended ones left out: one dump for all,
-    /// without taking a lock.
+    /// Every TCP socket of the namespace by its descriptor's inode, listeners,
+    /// those without a descriptor and what the kernel keeps of ended ones left
+    /// out: one dump for all, without taking a lock.
     pub fn by_inode(&mut self) -> Result<HashMap<u64, Vec<Record>>, Refusal> {
         let mut all: HashMap<u64, Vec<Record>> = HashMap::new();
         self.dump(libc::IPPROTO_TCP, SUBFLOW_STATES, |record| {
-            all.entry(record.inode).or_default().push(record);
+            if record.inode != 0 {
+                all.entry(record.inode).or_default().push(record);
+            }
         })?;
         Ok(all)
     }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "system calls live here, each block with its reason")]
 
 pub mod diag;
+pub mod info;
 #[cfg(test)]
 mod lab;
 pub mod latch;

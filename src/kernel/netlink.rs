@@ -158,7 +158,8 @@ pub fn acknowledgement(message: &Received<'_>) -> Result<(), Refusal> {
             let len = message.payload.get(4..8).and_then(|b| b.try_into().ok());
             len.map_or(HEADER, |bytes| u32::from_ne_bytes(bytes) as usize)
         };
-        let tlvs = message.payload.get(4usize.saturating_add(request.next_multiple_of(4))..);
+        let at = request.checked_next_multiple_of(4).and_then(|len| len.checked_add(4));
+        let tlvs = at.and_then(|at| message.payload.get(at..));
         if let Some(bytes) = tlvs.and_then(|tlvs| find(tlvs, NLMSGERR_ATTR_MSG)) {
             let bytes = bytes.split(|b| *b == 0).next().unwrap_or_default();
             text = String::from_utf8_lossy(bytes).into_owned();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Socket calls: options, names, states, and MPTCP's own listings.
 
+use super::info::{MptcpInfo, TcpInfo};
 use super::uapi::*;
 use crate::addr;
 use crate::error::{Errno, KernelResult};
@@ -288,7 +289,7 @@ const EMPTY: SubflowInfo = SubflowInfo { id: 0, pad: 0, addrs: [0; 256] };
 /// one atomic snapshot in one call (6.5).
 pub fn full_info(fd: BorrowedFd<'_>) -> KernelResult<Vec<Listed>> {
     with_full_info(fd, |info, tcp| {
-        info.iter().zip(tcp).filter_map(|(sf, tcp)| entry(sf.id, &sf.addrs, *tcp)).collect()
+        info.iter().zip(tcp).filter_map(|(sf, [state, ..])| entry(sf.id, &sf.addrs, *state)).collect()
     })
 }
 
@@ -296,30 +297,90 @@ pub fn full_info(fd: BorrowedFd<'_>) -> KernelResult<Vec<Listed>> {
 /// number, and the first eight bytes of tcp_info, subflow by subflow.
 pub fn with_full_info<R>(
     fd: BorrowedFd<'_>,
-    look: impl FnOnce(&[SubflowInfo], &[u64]) -> R,
+    look: impl FnOnce(&[SubflowInfo], &[[u8; 8]]) -> R,
+) -> KernelResult<R> {
+    with_full(fd, FULL_INFO_HEAD, |_, info, tcp| look(info, tcp))
+}
+
+/// A connection and its subflows, the initial one first, in numbers.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The connection.
+    pub info: MptcpInfo,
+    /// Its subflows in every state, in order of creation.
+    pub subflows: Vec<(Listed, TcpInfo)>,
+}
+
+/// All numbers, by MPTCP_FULL_INFO: one snapshot in one call (6.5).
+pub fn full_snapshot(fd: BorrowedFd<'_>) -> KernelResult<Snapshot> {
+    with_full::<TCP_INFO_SIZE, _>(fd, size_of::<FullInfo>(), |info, subflows, tcp| Snapshot {
+        info: MptcpInfo::parse(info),
+        subflows: subflows
+            .iter()
+            .zip(tcp)
+            .filter_map(|(sf, tcp)| {
+                let tcp = TcpInfo::parse(tcp);
+                Some((entry(sf.id, &sf.addrs, tcp.state)?, tcp))
+            })
+            .collect(),
+    })
+}
+
+/// The same from 5.16 to 6.4, by three options.
+pub fn snapshot_in_parts(fd: BorrowedFd<'_>) -> KernelResult<Snapshot> {
+    let mut bytes = [0; INFO_SIZE];
+    let len = get(fd, SOL_MPTCP, MPTCP_INFO, &mut bytes)?;
+    let subflows = agreeing::<TCP_INFO_SIZE>(fd)?;
+    Ok(Snapshot {
+        info: MptcpInfo::parse(bytes.get(..len).unwrap_or_default()),
+        subflows: subflows
+            .iter()
+            .filter_map(|(addrs, tcp)| {
+                let tcp = TcpInfo::parse(tcp);
+                Some((entry(0, addrs, tcp.state)?, tcp))
+            })
+            .collect(),
+    })
+}
+
+/// TCP_INFO: the numbers of a TCP socket, or of an MPTCP one that fell back.
+pub fn tcp_info(fd: BorrowedFd<'_>) -> KernelResult<TcpInfo> {
+    let mut bytes = [0; TCP_INFO_SIZE];
+    let len = get(fd, libc::IPPROTO_TCP, libc::TCP_INFO, &mut bytes)?;
+    Ok(TcpInfo::parse(bytes.get(..len).unwrap_or_default()))
+}
+
+/// MPTCP_FULL_INFO with `len` bytes of its struct and N of each tcp_info:
+/// `look` gets struct mptcp_info as far as the kernel has it, and both arrays.
+fn with_full<const N: usize, R>(
+    fd: BorrowedFd<'_>,
+    len: usize,
+    look: impl FnOnce(&[u8], &[SubflowInfo], &[[u8; N]]) -> R,
 ) -> KernelResult<R> {
     // Zeroed: tools that follow memory don't see the kernel write through the
     // pointers of the request.
     let mut info = [EMPTY; INLINE];
-    let mut tcp = [0u64; INLINE];
+    let mut tcp = [[0u8; N]; INLINE];
     // SAFETY: both arrays have INLINE elements.
-    let count = unsafe { full_info_into(fd, info.as_mut_ptr(), tcp.as_mut_ptr(), INLINE)? };
-    if count <= INLINE {
-        return Ok(look(info.get(..count).unwrap_or_default(), tcp.get(..count).unwrap_or_default()));
+    let whole = unsafe { full_info_into(fd, len, info.as_mut_ptr(), tcp.as_mut_ptr(), INLINE)? };
+    if whole.count <= INLINE {
+        let (info, tcp) = (info.get(..whole.count), tcp.get(..whole.count));
+        return Ok(look(whole.info(), info.unwrap_or_default(), tcp.unwrap_or_default()));
     }
-    let mut room = count;
+    let mut room = whole.count;
     loop {
         // One more than needed, so that growth shows.
         room = room.saturating_add(1).min(1 << 16);
         let mut info = try_vec(EMPTY, room)?;
-        let mut tcp = try_vec(0u64, room)?;
+        let mut tcp = try_vec([0u8; N], room)?;
         // SAFETY: both vectors have `room` elements.
-        let count = unsafe { full_info_into(fd, info.as_mut_ptr(), tcp.as_mut_ptr(), room)? };
-        if count <= room || room == 1 << 16 {
-            let count = count.min(room);
-            return Ok(look(info.get(..count).unwrap_or_default(), tcp.get(..count).unwrap_or_default()));
+        let whole = unsafe { full_info_into(fd, len, info.as_mut_ptr(), tcp.as_mut_ptr(), room)? };
+        if whole.count <= room || room == 1 << 16 {
+            let count = whole.count.min(room);
+            let (info, tcp) = (info.get(..count), tcp.get(..count));
+            return Ok(look(whole.info(), info.unwrap_or_default(), tcp.unwrap_or_default()));
         }
-        room = count;
+        room = whole.count;
     }
 }
 
@@ -330,37 +391,52 @@ fn try_vec<T: Clone>(value: T, len: usize) -> KernelResult<Vec<T>> {
     Ok(vec)
 }
 
-/// One entry; `tcp` is the first eight bytes of tcp_info. `None` where the
-/// kernel shows no addresses.
-pub fn entry(id: u32, addrs: &SubflowAddrs, tcp: u64) -> Option<Listed> {
-    let [state, ..] = tcp.to_ne_bytes();
+/// One entry. `None` where the kernel shows no addresses.
+pub fn entry(id: u32, addrs: &SubflowAddrs, state: u8) -> Option<Listed> {
     let (local, remote) = addrs.split_at(128);
     Some(Listed { id, state, local: addr::from_sockaddr(local)?, remote: addr::from_sockaddr(remote)? })
 }
 
+/// What MPTCP_FULL_INFO gave besides its arrays.
+struct Whole {
+    /// Subflows there are, also where the arrays have room for fewer.
+    count: usize,
+    info: [u8; INFO_SIZE],
+    /// Bytes of `info` that the kernel has.
+    known: usize,
+}
+
+impl Whole {
+    fn info(&self) -> &[u8] {
+        self.info.get(..self.known).unwrap_or_default()
+    }
+}
+
 /// # Safety
 /// `info` and `tcp` lead to `room` writable elements each.
-unsafe fn full_info_into(
+unsafe fn full_info_into<const N: usize>(
     fd: BorrowedFd<'_>,
+    len: usize,
     info: *mut SubflowInfo,
-    tcp: *mut u64,
+    tcp: *mut [u8; N],
     room: usize,
-) -> KernelResult<usize> {
+) -> KernelResult<Whole> {
     let mut request = FullInfo {
         size_tcpinfo_kernel: 0,
-        size_tcpinfo_user: 8,
+        size_tcpinfo_user: N as u32,
         size_sfinfo_kernel: 0,
         size_sfinfo_user: size_of::<SubflowInfo>() as u32,
         num_subflows: 0,
         size_arrays_user: u32::try_from(room).map_err(|_| Errno(libc::ENOMEM))?,
         subflow_info: info as u64,
         tcp_info: tcp as u64,
+        info: [0; INFO_SIZE],
     };
-    let mut len = size_of::<FullInfo>() as libc::socklen_t;
-    // SAFETY: the struct and its length agree; the two pointers in it lead, by
-    // the contract above, to `room` elements of the sizes named, and the kernel
-    // writes at most the smaller of its element size and ours into each. Every
-    // bit pattern is a valid value of the elements.
+    let mut len = len.min(size_of::<FullInfo>()) as libc::socklen_t;
+    // SAFETY: the struct has at least the length given; the two pointers in it
+    // lead, by the contract above, to `room` elements of the sizes named, and
+    // the kernel writes at most the smaller of its element size and ours into
+    // each. Every bit pattern is a valid value of the elements.
     let rc = unsafe {
         libc::syscall(
             libc::SYS_getsockopt,
@@ -374,10 +450,16 @@ unsafe fn full_info_into(
     if rc < 0 {
         return Err(Errno::last());
     }
-    if request.size_sfinfo_user as usize != size_of::<SubflowInfo>() || request.size_tcpinfo_user != 8 {
+    if request.size_sfinfo_user as usize != size_of::<SubflowInfo>()
+        || request.size_tcpinfo_user as usize != N
+    {
         return Err(Errno(libc::EPROTO));
     }
-    Ok(request.num_subflows as usize)
+    Ok(Whole {
+        count: request.num_subflows as usize,
+        info: request.info,
+        known: (len as usize).saturating_sub(FULL_INFO_HEAD),
+    })
 }
 
 /// The kernel's number of the first subflow, `None` where there is no entry.
@@ -385,32 +467,40 @@ pub fn first_id(fd: BorrowedFd<'_>) -> Option<u32> {
     with_full_info(fd, |info, _| info.first().map(|first| first.id)).ok().flatten()
 }
 
-/// All subflows by two options (5.16 to 6.4): asked for until the addresses are
-/// the same before and after the states were read.
+/// All subflows by two options (5.16 to 6.4).
 pub fn two_calls(fd: BorrowedFd<'_>) -> KernelResult<Vec<Listed>> {
-    let mut before: Vec<SubflowAddrs> = array(fd, MPTCP_SUBFLOW_ADDRS, [0; 256])?;
+    let pairs = agreeing::<8>(fd)?;
+    Ok(pairs
+        .iter()
+        .filter_map(|(addrs, tcp)| entry(0, addrs, tcp.first().copied().unwrap_or(TCP_CLOSE)))
+        .collect())
+}
+
+/// Addresses and N bytes of tcp_info, less where the kernel has less: asked
+/// for until the addresses are the same before and after the rest was read.
+fn agreeing<const N: usize>(fd: BorrowedFd<'_>) -> KernelResult<Vec<(SubflowAddrs, Vec<u8>)>> {
+    const SIZE: usize = size_of::<SubflowAddrs>();
+    let mut before = array(fd, MPTCP_SUBFLOW_ADDRS, SIZE)?;
     for _ in 0..16 {
-        let states: Vec<[u8; 8]> = array(fd, MPTCP_TCPINFO, [0; 8])?;
-        let after: Vec<SubflowAddrs> = array(fd, MPTCP_SUBFLOW_ADDRS, [0; 256])?;
-        if states.len() == after.len() && before == after {
-            return Ok(after
-                .iter()
-                .zip(states)
-                .filter_map(|(addrs, tcp)| entry(0, addrs, u64::from_ne_bytes(tcp)))
-                .collect());
+        let tcp = array(fd, MPTCP_TCPINFO, N)?;
+        let after = array(fd, MPTCP_SUBFLOW_ADDRS, SIZE)?;
+        if tcp.len() == after.len() && before == after {
+            let addrs = after.into_iter().filter_map(|bytes| bytes.try_into().ok());
+            return Ok(addrs.zip(tcp).collect());
         }
         before = after;
     }
     Err(Errno(libc::EAGAIN))
 }
 
-/// MPTCP_TCPINFO or MPTCP_SUBFLOW_ADDRS, element by element.
-fn array<const N: usize>(fd: BorrowedFd<'_>, name: i32, zero: [u8; N]) -> KernelResult<Vec<[u8; N]>> {
+/// MPTCP_TCPINFO or MPTCP_SUBFLOW_ADDRS, `size` bytes of each element, less
+/// where the kernel's are shorter.
+fn array(fd: BorrowedFd<'_>, name: i32, size: usize) -> KernelResult<Vec<Vec<u8>>> {
     const HEADER: usize = size_of::<SubflowData>();
     let mut room = INLINE;
     loop {
-        let mut buffer = try_vec(0u8, HEADER + room * N)?;
-        let words = [HEADER as u32, 0, 0, N as u32];
+        let mut buffer = try_vec(0u8, HEADER + room * size)?;
+        let words = [HEADER as u32, 0, 0, size as u32];
         for (slot, word) in buffer.chunks_exact_mut(4).zip(words) {
             slot.copy_from_slice(&word.to_ne_bytes());
         }
@@ -428,17 +518,7 @@ fn array<const N: usize>(fd: BorrowedFd<'_>, name: i32, zero: [u8; N]) -> Kernel
         if stride == 0 {
             return Ok(Vec::new());
         }
-        return Ok(elements
-            .chunks_exact(stride)
-            .take(count)
-            .map(|chunk| {
-                let mut element = zero;
-                for (to, from) in element.iter_mut().zip(chunk) {
-                    *to = *from;
-                }
-                element
-            })
-            .collect());
+        return Ok(elements.chunks_exact(stride).take(count).map(<[u8]>::to_vec).collect());
     }
 }
 

@@ -45,7 +45,8 @@ pub struct SubflowInfo {
     pub addrs: SubflowAddrs,
 }
 
-/// struct mptcp_full_info with the first 16 bytes of mptcp_info only.
+/// struct mptcp_full_info. The kernel fills in as much of `info` as the length
+/// that it is given covers.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct FullInfo {
@@ -57,21 +58,34 @@ pub struct FullInfo {
     pub size_arrays_user: u32,
     pub subflow_info: u64,
     pub tcp_info: u64,
+    pub info: [u8; INFO_SIZE],
 }
+
+/// Bytes of struct mptcp_info (6.10 to 7.3) that are read.
+pub const INFO_SIZE: usize = 96;
+/// Bytes of struct tcp_info that are read: all up to tcpi_bytes_retrans (4.19).
+pub const TCP_INFO_SIZE: usize = 216;
+/// Bytes of struct mptcp_full_info before `info`: asked for alone they cost
+/// the kernel nothing of the rest.
+pub const FULL_INFO_HEAD: usize = std::mem::offset_of!(FullInfo, info);
 
 const _: () = {
     assert!(size_of::<SubflowData>() == 16);
     assert!(size_of::<SubflowInfo>() == 264);
-    assert!(size_of::<FullInfo>() == 40);
+    assert!(FULL_INFO_HEAD == 40);
+    assert!(size_of::<FullInfo>() == 136);
 };
 
 /// tcp(7) states.
 pub const TCP_ESTABLISHED: u8 = 1;
 pub const TCP_SYN_SENT: u8 = 2;
+pub const TCP_SYN_RECV: u8 = 3;
 pub const TCP_TIME_WAIT: u8 = 6;
 pub const TCP_CLOSE: u8 = 7;
 pub const TCP_CLOSE_WAIT: u8 = 8;
+pub const TCP_LAST_ACK: u8 = 9;
 pub const TCP_LISTEN: u8 = 10;
+pub const TCP_CLOSING: u8 = 11;
 
 /// Generic netlink's controller.
 pub const CTRL_CMD_GETFAMILY: u8 = 3;
@@ -156,6 +170,11 @@ pub const EV_SERVER_SIDE: u16 = 18;
 /// EV_FLAGS of 6.18 on: this end accepted the connection.
 pub const EV_FLAG_SERVER_SIDE: u16 = 0x2;
 
+pub const RTM_NEWADDR: u16 = 20;
+pub const RTM_GETADDR: u16 = 22;
+pub const IFA_ADDRESS: u16 = 1;
+pub const IFA_LOCAL: u16 = 2;
+
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
 pub const SOCK_DESTROY: u16 = 21;
 pub const INET_DIAG_REQ_PROTOCOL: u16 = 3;
@@ -170,6 +189,8 @@ pub const SUBFLOW_ATTR_ID_REM: u16 = 9;
 pub const SUBFLOW_ATTR_ID_LOC: u16 = 10;
 /// SUBFLOW_ATTR_FLAGS: this subflow carried the MP_CAPABLE handshake.
 pub const SUBFLOW_FLAG_MCAP: u32 = 0x3;
+/// SUBFLOW_ATTR_FLAGS: this end sent the MP_CAPABLE of the SYN.
+pub const SUBFLOW_FLAG_MCAP_LOC: u32 = 0x2;
 /// SUBFLOW_ATTR_FLAGS: this end asked for it (MP_CAPABLE or MP_JOIN).
 pub const SUBFLOW_FLAG_ACTIVE: u32 = 0x2 | 0x8;
 pub const SUBFLOW_FLAG_BKUP_REM: u32 = 0x10;

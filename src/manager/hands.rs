@@ -61,6 +61,8 @@ pub enum Work {
         /// The connection was heard of just now: the token is still its own.
         fresh: bool,
     },
+    /// See how subflows of one connection fare.
+    Watch(Vec<Command>),
     /// List every socket of the namespace.
     Survey,
     /// Look at one connection's subflows.
@@ -135,6 +137,8 @@ pub struct Census {
 pub enum Found {
     /// For the engine as it is.
     Event(Event),
+    /// The same, several.
+    Events(Vec<Event>),
     /// Nothing.
     Nothing,
     /// A listening socket was made, for the command with this tag.
@@ -293,6 +297,9 @@ impl Hands {
         let lost = || Error::new(libc::EBADF, "the socket was closed meanwhile");
         match work {
             Work::Command { command, initial, fresh } => self.command(&command, initial, fresh),
+            Work::Watch(commands) => {
+                Found::Events(commands.iter().filter_map(|command| self.watch(command)).collect())
+            }
             Work::Survey => Found::Census(self.survey()),
             Work::Check { token, key } => match self.diag.condition(token) {
                 Ok(Some((record, flags))) if record.cookie == key.cookie => {
@@ -348,10 +355,6 @@ impl Hands {
         fresh: bool,
     ) -> Found {
         let tag = command.tag;
-        if let Action::Watch { local, remote } = command.action {
-            let facts = self.diag.facts(&local, &remote).ok().flatten().map(|tcp| fares(&tcp));
-            return Found::Event(Event::Watched { tag, facts });
-        }
         if let Action::Route { remote } = command.action {
             return Found::Event(Event::Routed { tag, local: route::source(&remote).ok() });
         }
@@ -377,6 +380,12 @@ impl Hands {
             Ok(Some(record)) => record.cookie == command.key.cookie,
             Err(_) => !self.wary,
         }
+    }
+
+    fn watch(&mut self, command: &Command) -> Option<Event> {
+        let Action::Watch { local, remote } = command.action else { return None };
+        let facts = self.diag.facts(&local, &remote).ok().flatten().map(|tcp| fares(&tcp));
+        Some(Event::Watched { tag: command.tag, facts })
     }
 
     fn carry_out(&mut self, command: &Command, initial: Option<(SocketAddr, SocketAddr, u64)>) -> Outcome {

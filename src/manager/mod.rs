@@ -547,6 +547,7 @@ impl Manager {
         match found {
             Found::Nothing => {}
             Found::Event(event) => self.tell(event),
+            Found::Events(events) => events.into_iter().for_each(|event| self.tell(event)),
             Found::Listener { tag, key, socket, addr } => {
                 let outcome = match sockopt::cookie(socket.as_fd()) {
                     Ok(own_cookie) => {
@@ -911,6 +912,14 @@ impl Manager {
     /// Takes the engine's commands and answers.
     fn run(&mut self) {
         while let Some(command) = self.engine.poll_command() {
+            let lane = Lane::Connection(command.token);
+            if let Action::Watch { .. } = command.action {
+                match self.lanes.get_mut(&lane).and_then(VecDeque::back_mut) {
+                    Some(Todo::Work(Work::Watch(commands))) => commands.push(command),
+                    _ => self.submit(lane, Todo::Work(Work::Watch(vec![command]))),
+                }
+                continue;
+            }
             let initial = match command.action {
                 Action::Listen { local } if self.joins.iter().any(|join| join.addr == local) => {
                     self.tell(Event::Done { tag: command.tag, outcome: Outcome::Taken });

@@ -325,8 +325,15 @@ fn lock(state: &State) -> MutexGuard<'_, Vec<Namespace>> {
 
 /// Runs `act` on the manager of a namespace, stepped, and made at first use.
 fn with<T>(namespace: u64, act: impl FnOnce(&mut Namespace) -> Result<T>) -> Result<T> {
-    let make = || State { namespaces: Mutex::new(Vec::new()), stepped: AtomicU64::new(0) };
-    let state = STATE.get_or_init(make).map_err(|e| Error::kernel(e, "making room for state"))?;
+    let state = match STATE.get() {
+        Some(state) => state,
+        None => {
+            // Where it fails nothing is kept: the next call may find the broker.
+            let first = Namespace::open(namespace)?;
+            let make = || State { namespaces: Mutex::new(vec![first]), stepped: AtomicU64::new(0) };
+            STATE.get_or_init(make).map_err(|e| Error::kernel(e, "making room for state"))?
+        }
+    };
     let mut namespaces = lock(state);
     if let Some(broken) = namespaces.iter_mut().find(|n| n.is(namespace) && !n.intact()) {
         broken.renew()?;

@@ -41,6 +41,7 @@ from ._core import (
     subflows,
     version,
 )
+from ._stats import AllStats, ConnectionStats, SubflowStats, all_stats, connection_stats, subflow_stats
 from ._stream import create_connection, create_server
 
 __version__ = _constants.__version__
@@ -49,12 +50,17 @@ __all__ = [
     "Address",
     "AddressLike",
     "Addresses",
+    "AllStats",
     "Capabilities",
+    "ConnectionStats",
     "Subflow",
+    "SubflowStats",
     "add",
+    "all_stats",
     "capabilities",
     "connect",
     "connection_id",
+    "connection_stats",
     "create_connection",
     "create_server",
     "enable",
@@ -65,6 +71,7 @@ __all__ = [
     "peer_addresses",
     "remove",
     "setsockopt",
+    "subflow_stats",
     "subflows",
     "version",
 ]

@@ -42,7 +42,7 @@ class Subflow:
 
     @property
     def priority_known(self) -> bool:
-        """backup and peer_backup were looked up; subflows() doesn't do it."""
+        """backup and peer_backup were looked up; the statistics do it, subflows() doesn't."""
         return bool(self.flags & c.SubflowFlag.PRIO_KNOWN)
 
     @property
@@ -269,17 +269,19 @@ def subflows(sock: Socket) -> List[Subflow]:
     array = ctypes.POINTER(SubflowStruct)()
     count = library.call("mptcp_getsubflows", descriptor(sock), ctypes.byref(array))
     try:
-        return [
-            Subflow(
-                unpack_one(bytes(one.local))[0],
-                unpack_one(bytes(one.remote))[0],
-                one.id,
-                c.SubflowFlag(one.flags),
-            )
-            for one in array[:count]
-        ]
+        return [to_subflow(one) for one in array[:count]]
     finally:
         library.free("mptcp_freesubflows", array)
+
+
+def to_subflow(one: SubflowStruct) -> Subflow:
+    """Give a struct mptcp_subflow as a Subflow."""
+    return Subflow(
+        unpack_one(bytes(one.local))[0],
+        unpack_one(bytes(one.remote))[0],
+        one.id,
+        c.SubflowFlag(one.flags),
+    )
 
 
 def connection_id(sock: Socket) -> int:

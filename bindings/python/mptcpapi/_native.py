@@ -35,6 +35,69 @@ class SubflowStruct(ctypes.Structure):
     ]
 
 
+class ConnStatsStruct(ctypes.Structure):
+    """struct mptcp_conn_stats."""
+
+    _fields_ = [
+        ("valid", c_uint64),
+        ("bytes_sent", c_uint64),
+        ("bytes_received", c_uint64),
+        ("bytes_acked", c_uint64),
+        ("bytes_retrans", c_uint64),
+        ("closed_bytes_sent", c_uint64),
+        ("closed_bytes_received", c_uint64),
+        ("connid", c_uint32),
+        ("flags", c_uint32),
+        ("subflows", c_uint32),
+        ("subflows_pending", c_uint32),
+        ("subflows_max", c_uint32),
+        ("retransmits", c_uint32),
+        ("last_data_sent_ms", c_uint32),
+        ("last_data_received_ms", c_uint32),
+        ("last_ack_received_ms", c_uint32),
+        ("addrs_announced", c_uint32),
+        ("addrs_received", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
+class SubflowStatsStruct(ctypes.Structure):
+    """struct mptcp_subflow_stats."""
+
+    _fields_ = [
+        ("subflow", SubflowStruct),
+        ("valid", c_uint64),
+        ("bytes_sent", c_uint64),
+        ("bytes_received", c_uint64),
+        ("bytes_acked", c_uint64),
+        ("bytes_retrans", c_uint64),
+        ("delivery_rate", c_uint64),
+        ("pacing_rate", c_uint64),
+        ("share_sent_ppm", c_uint32),
+        ("share_received_ppm", c_uint32),
+        ("state", c_uint32),
+        ("rtt_us", c_uint32),
+        ("rttvar_us", c_uint32),
+        ("min_rtt_us", c_uint32),
+        ("rto_us", c_uint32),
+        ("backoff", c_uint32),
+        ("cwnd", c_uint32),
+        ("ssthresh", c_uint32),
+        ("mss", c_uint32),
+        ("unacked", c_uint32),
+        ("lost", c_uint32),
+        ("retrans", c_uint32),
+        ("reordering", c_uint32),
+        ("last_data_sent_ms", c_uint32),
+        ("last_data_received_ms", c_uint32),
+        ("last_ack_received_ms", c_uint32),
+        ("local_id", c_uint32),
+        ("remote_id", c_uint32),
+        ("ifindex", c_int32),
+        ("reserved", c_uint32),
+    ]
+
+
 class CapsStruct(ctypes.Structure):
     """struct mptcp_caps."""
 
@@ -65,6 +128,16 @@ PROTOTYPES: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "mptcp_freeladdrs": (None, (c_void_p,)),
     "mptcp_getpaddrs": (c_int, (c_int, POINTER(c_void_p))),
     "mptcp_freepaddrs": (None, (c_void_p,)),
+    "mptcp_getconnstats": (c_int, (c_int, POINTER(ConnStatsStruct), c_size_t)),
+    "mptcp_getsubflowstats": (
+        c_int,
+        (c_int, POINTER(SubflowStruct), POINTER(SubflowStatsStruct), c_size_t),
+    ),
+    "mptcp_getallstats": (
+        c_int,
+        (c_int, POINTER(ConnStatsStruct), c_size_t, POINTER(POINTER(SubflowStatsStruct)), c_size_t),
+    ),
+    "mptcp_freeallstats": (None, (POINTER(SubflowStatsStruct),)),
     "mptcp_socket": (c_int, (c_int, c_int, c_int)),
     "mptcp_getcaps": (c_int, (c_int, POINTER(CapsStruct), c_size_t)),
     "mptcp_errmsg": (c_char_p, ()),

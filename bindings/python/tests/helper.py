@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import socket
@@ -28,18 +29,24 @@ def _mode() -> str:
             probe.bind((SERVER, 0))
         except OSError:
             return "outside"
+    mode = "kernel"
+    for name, value in (("path_manager", "userspace"), ("pm_type", "1")):
+        file = pathlib.Path("/proc/sys/net/mptcp", name)
+        if file.exists() and file.read_text(encoding="ascii").strip() == value:
+            mode = "userspace"
     status = pathlib.Path("/proc/self/status").read_text(encoding="ascii")
     caps = next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
     if not int(caps, 16) >> 12 & 1:  # CAP_NET_ADMIN
-        return "user"
-    for name, value in (("path_manager", "userspace"), ("pm_type", "1")):
-        file = pathlib.Path("/proc/sys/net/mptcp", name)
-        if file.exists():
-            return "userspace" if file.read_text(encoding="ascii").strip() == value else "kernel"
-    return "kernel"
+        return mode + " by the broker" if "MPTCPAPI_BROKER" in os.environ else "user"
+    return mode
 
 
 MODE = _mode()
+BROKER = MODE.endswith(" by the broker")
+# Who controls paths, where anybody does; what he says of a list on a listener where
+# accepted connections can't be controlled.
+BACKEND = mptcpapi.Backend.BROKER if BROKER else mptcpapi.Backend.DIRECT
+NO_SERVERS = errno.EACCES if BROKER else errno.EOPNOTSUPP
 
 
 def eventually(ask: Callable[[], T], timeout: float = 10) -> T:

@@ -5,7 +5,13 @@ import ctypes
 
 import pytest
 
-from mptcpapi._native import CapsStruct, SockaddrStorage, SubflowStruct
+from mptcpapi._native import (
+    CapsStruct,
+    ConnStatsStruct,
+    SockaddrStorage,
+    SubflowStatsStruct,
+    SubflowStruct,
+)
 
 pytestmark = pytest.mark.mode("any")
 
@@ -42,3 +48,26 @@ def test_caps():
     ):
         field = getattr(CapsStruct, name)
         assert (field.offset, field.size) == (offset, size), name
+
+
+def test_conn_stats():
+    assert ctypes.sizeof(ConnStatsStruct) == 104
+    assert ConnStatsStruct.closed_bytes_received.offset == 48
+    assert ConnStatsStruct.connid.offset == 56
+    assert ConnStatsStruct.last_ack_received_ms.offset == 88
+    assert ConnStatsStruct.addrs_received.offset == 96
+
+
+def test_subflow_stats():
+    assert ctypes.sizeof(SubflowStatsStruct) == 432
+    for name, offset in (
+        ("valid", 288),
+        ("pacing_rate", 336),
+        ("share_sent_ppm", 344),
+        ("state", 352),
+        ("rtt_us", 356),
+        ("retrans", 396),
+        ("local_id", 416),
+        ("ifindex", 424),
+    ):
+        assert getattr(SubflowStatsStruct, name).offset == offset, name

@@ -25,6 +25,8 @@ package capi
 
 _Static_assert(sizeof(struct mptcp_caps) == 256, "mptcp_caps");
 _Static_assert(sizeof(struct mptcp_subflow) == 288, "mptcp_subflow");
+_Static_assert(sizeof(struct mptcp_conn_stats) == 104, "mptcp_conn_stats");
+_Static_assert(sizeof(struct mptcp_subflow_stats) == 432, "mptcp_subflow_stats");
 
 // What one call gave. words is set where rc is negative.
 struct capi_result {
@@ -129,6 +131,29 @@ static struct capi_result capi_getcaps(int fd, struct mptcp_caps *caps)
 
 	return capi_done(rc, 0, NULL);
 }
+
+static struct capi_result capi_getconnstats(int fd, struct mptcp_conn_stats *stats)
+{
+	int rc = mptcp_getconnstats(fd, stats, sizeof(*stats));
+
+	return capi_done(rc, 0, NULL);
+}
+
+static struct capi_result capi_getsubflowstats(int fd, const struct mptcp_subflow *subflow,
+					       struct mptcp_subflow_stats *stats)
+{
+	int rc = mptcp_getsubflowstats(fd, subflow, stats, sizeof(*stats));
+
+	return capi_done(rc, 0, NULL);
+}
+
+static struct capi_result capi_getallstats(int fd, struct mptcp_conn_stats *conn)
+{
+	struct mptcp_subflow_stats *list = NULL;
+	int rc = mptcp_getallstats(fd, conn, sizeof(*conn), &list, sizeof(*list));
+
+	return capi_done(rc, 0, list);
+}
 */
 import "C"
 
@@ -174,6 +199,57 @@ const (
 	ControlUnknown    = C.MPTCP_CONTROL_UNKNOWN
 	ControlKernel     = C.MPTCP_CONTROL_KERNEL
 	ControlConnection = C.MPTCP_CONTROL_CONNECTION
+
+	CSBytesSent        = C.MPTCP_CS_BYTES_SENT
+	CSBytesReceived    = C.MPTCP_CS_BYTES_RECEIVED
+	CSBytesAcked       = C.MPTCP_CS_BYTES_ACKED
+	CSBytesRetrans     = C.MPTCP_CS_BYTES_RETRANS
+	CSClosedSent       = C.MPTCP_CS_CLOSED_SENT
+	CSClosedReceived   = C.MPTCP_CS_CLOSED_RECEIVED
+	CSConnID           = C.MPTCP_CS_CONNID
+	CSFlags            = C.MPTCP_CS_FLAGS
+	CSSubflows         = C.MPTCP_CS_SUBFLOWS
+	CSSubflowsPending  = C.MPTCP_CS_SUBFLOWS_PENDING
+	CSSubflowsMax      = C.MPTCP_CS_SUBFLOWS_MAX
+	CSRetransmits      = C.MPTCP_CS_RETRANSMITS
+	CSLastDataSent     = C.MPTCP_CS_LAST_DATA_SENT
+	CSLastDataReceived = C.MPTCP_CS_LAST_DATA_RECEIVED
+	CSLastAckReceived  = C.MPTCP_CS_LAST_ACK_RECEIVED
+	CSAddrsAnnounced   = C.MPTCP_CS_ADDRS_ANNOUNCED
+	CSAddrsReceived    = C.MPTCP_CS_ADDRS_RECEIVED
+
+	ConnFallback = C.MPTCP_CONN_FALLBACK
+	ConnServer   = C.MPTCP_CONN_SERVER
+	ConnChecksum = C.MPTCP_CONN_CHECKSUM
+	ConnFull     = C.MPTCP_CONN_FULL
+
+	SSBytesSent        = C.MPTCP_SS_BYTES_SENT
+	SSBytesReceived    = C.MPTCP_SS_BYTES_RECEIVED
+	SSBytesAcked       = C.MPTCP_SS_BYTES_ACKED
+	SSBytesRetrans     = C.MPTCP_SS_BYTES_RETRANS
+	SSDeliveryRate     = C.MPTCP_SS_DELIVERY_RATE
+	SSPacingRate       = C.MPTCP_SS_PACING_RATE
+	SSShareSent        = C.MPTCP_SS_SHARE_SENT
+	SSShareReceived    = C.MPTCP_SS_SHARE_RECEIVED
+	SSState            = C.MPTCP_SS_STATE
+	SSRTT              = C.MPTCP_SS_RTT
+	SSRTTVar           = C.MPTCP_SS_RTTVAR
+	SSMinRTT           = C.MPTCP_SS_MIN_RTT
+	SSRTO              = C.MPTCP_SS_RTO
+	SSBackoff          = C.MPTCP_SS_BACKOFF
+	SSCwnd             = C.MPTCP_SS_CWND
+	SSSSThresh         = C.MPTCP_SS_SSTHRESH
+	SSMSS              = C.MPTCP_SS_MSS
+	SSUnacked          = C.MPTCP_SS_UNACKED
+	SSLost             = C.MPTCP_SS_LOST
+	SSRetrans          = C.MPTCP_SS_RETRANS
+	SSReordering       = C.MPTCP_SS_REORDERING
+	SSLastDataSent     = C.MPTCP_SS_LAST_DATA_SENT
+	SSLastDataReceived = C.MPTCP_SS_LAST_DATA_RECEIVED
+	SSLastAckReceived  = C.MPTCP_SS_LAST_ACK_RECEIVED
+	SSLocalID          = C.MPTCP_SS_LOCAL_ID
+	SSRemoteID         = C.MPTCP_SS_REMOTE_ID
+	SSIfIndex          = C.MPTCP_SS_IFINDEX
 
 	// HeaderVersion is that of the header this was compiled with.
 	HeaderVersion = C.MPTCPAPI_VERSION_NUMBER
@@ -263,14 +339,146 @@ func Subflows(fd int) ([]Subflow, *Failure) {
 	defer C.mptcp_freesubflows(list)
 	subflows := make([]Subflow, int(r.rc))
 	for i, s := range unsafe.Slice(list, int(r.rc)) {
-		subflows[i] = Subflow{
-			Local:  *(*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&s.local)),
-			Remote: *(*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&s.remote)),
-			ID:     uint32(s.id),
-			Flags:  uint32(s.flags),
-		}
+		subflows[i] = subflow(&s)
 	}
 	return subflows, nil
+}
+
+func subflow(s *C.struct_mptcp_subflow) Subflow {
+	return Subflow{
+		Local:  *(*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&s.local)),
+		Remote: *(*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&s.remote)),
+		ID:     uint32(s.id),
+		Flags:  uint32(s.flags),
+	}
+}
+
+// ConnStats is struct mptcp_conn_stats.
+type ConnStats struct {
+	Valid                                              uint64
+	BytesSent, BytesReceived, BytesAcked, BytesRetrans uint64
+	ClosedBytesSent, ClosedBytesReceived               uint64
+	ConnID, Flags                                      uint32
+	Subflows, SubflowsPending, SubflowsMax             uint32
+	Retransmits                                        uint32
+	LastDataSent, LastDataReceived, LastAckReceived    uint32 // ms
+	AddrsAnnounced, AddrsReceived                      uint32
+}
+
+func connStats(s *C.struct_mptcp_conn_stats) ConnStats {
+	return ConnStats{
+		Valid:               uint64(s.valid),
+		BytesSent:           uint64(s.bytes_sent),
+		BytesReceived:       uint64(s.bytes_received),
+		BytesAcked:          uint64(s.bytes_acked),
+		BytesRetrans:        uint64(s.bytes_retrans),
+		ClosedBytesSent:     uint64(s.closed_bytes_sent),
+		ClosedBytesReceived: uint64(s.closed_bytes_received),
+		ConnID:              uint32(s.connid),
+		Flags:               uint32(s.flags),
+		Subflows:            uint32(s.subflows),
+		SubflowsPending:     uint32(s.subflows_pending),
+		SubflowsMax:         uint32(s.subflows_max),
+		Retransmits:         uint32(s.retransmits),
+		LastDataSent:        uint32(s.last_data_sent_ms),
+		LastDataReceived:    uint32(s.last_data_received_ms),
+		LastAckReceived:     uint32(s.last_ack_received_ms),
+		AddrsAnnounced:      uint32(s.addrs_announced),
+		AddrsReceived:       uint32(s.addrs_received),
+	}
+}
+
+// SubflowStats is struct mptcp_subflow_stats.
+type SubflowStats struct {
+	Subflow                                            Subflow
+	Valid                                              uint64
+	BytesSent, BytesReceived, BytesAcked, BytesRetrans uint64
+	DeliveryRate, PacingRate                           uint64
+	ShareSent, ShareReceived                           uint32 // ppm
+	State                                              uint32
+	RTT, RTTVar, MinRTT, RTO                           uint32 // us
+	Backoff, Cwnd, SSThresh, MSS                       uint32
+	Unacked, Lost, Retrans, Reordering                 uint32
+	LastDataSent, LastDataReceived, LastAckReceived    uint32 // ms
+	LocalID, RemoteID                                  uint32
+	IfIndex                                            int32
+}
+
+func subflowStats(s *C.struct_mptcp_subflow_stats) SubflowStats {
+	return SubflowStats{
+		Subflow:          subflow(&s.subflow),
+		Valid:            uint64(s.valid),
+		BytesSent:        uint64(s.bytes_sent),
+		BytesReceived:    uint64(s.bytes_received),
+		BytesAcked:       uint64(s.bytes_acked),
+		BytesRetrans:     uint64(s.bytes_retrans),
+		DeliveryRate:     uint64(s.delivery_rate),
+		PacingRate:       uint64(s.pacing_rate),
+		ShareSent:        uint32(s.share_sent_ppm),
+		ShareReceived:    uint32(s.share_received_ppm),
+		State:            uint32(s.state),
+		RTT:              uint32(s.rtt_us),
+		RTTVar:           uint32(s.rttvar_us),
+		MinRTT:           uint32(s.min_rtt_us),
+		RTO:              uint32(s.rto_us),
+		Backoff:          uint32(s.backoff),
+		Cwnd:             uint32(s.cwnd),
+		SSThresh:         uint32(s.ssthresh),
+		MSS:              uint32(s.mss),
+		Unacked:          uint32(s.unacked),
+		Lost:             uint32(s.lost),
+		Retrans:          uint32(s.retrans),
+		Reordering:       uint32(s.reordering),
+		LastDataSent:     uint32(s.last_data_sent_ms),
+		LastDataReceived: uint32(s.last_data_received_ms),
+		LastAckReceived:  uint32(s.last_ack_received_ms),
+		LocalID:          uint32(s.local_id),
+		RemoteID:         uint32(s.remote_id),
+		IfIndex:          int32(s.ifindex),
+	}
+}
+
+// GetConnStats is mptcp_getconnstats.
+func GetConnStats(fd int) (ConnStats, *Failure) {
+	var c C.struct_mptcp_conn_stats
+	r := C.capi_getconnstats(C.int(fd), &c)
+	if f := failure(&r); f != nil {
+		return ConnStats{}, f
+	}
+	return connStats(&c), nil
+}
+
+// GetSubflowStats is mptcp_getsubflowstats. local and remote are packed
+// addresses.
+func GetSubflowStats(fd int, local, remote []byte, id uint32) (SubflowStats, *Failure) {
+	var name C.struct_mptcp_subflow
+	var s C.struct_mptcp_subflow_stats
+	copy((*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&name.local))[:], local)
+	copy((*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&name.remote))[:], remote)
+	name.id = C.uint32_t(id)
+	r := C.capi_getsubflowstats(C.int(fd), &name, &s)
+	if f := failure(&r); f != nil {
+		return SubflowStats{}, f
+	}
+	return subflowStats(&s), nil
+}
+
+// GetAllStats is mptcp_getallstats.
+func GetAllStats(fd int) (ConnStats, []SubflowStats, *Failure) {
+	var c C.struct_mptcp_conn_stats
+	r := C.capi_getallstats(C.int(fd), &c)
+	if f := failure(&r); f != nil {
+		return ConnStats{}, nil, f
+	}
+	list := (*C.struct_mptcp_subflow_stats)(r.list)
+	defer C.mptcp_freeallstats(list)
+	subflows := make([]SubflowStats, int(r.rc))
+	if list != nil {
+		for i, s := range unsafe.Slice(list, int(r.rc)) {
+			subflows[i] = subflowStats(&s)
+		}
+	}
+	return connStats(&c), subflows, nil
 }
 
 // LocalAddrs is mptcp_getladdrs: packed addresses.
