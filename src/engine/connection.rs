@@ -95,7 +95,7 @@ pub struct Subflow {
     /// A command to close it is out.
     pub closing: bool,
     /// The peer made it, beyond the limit.
-    pub(super) surplus: bool,
+    pub surplus: bool,
     pub(super) path: Path,
 }
 

@@ -25,7 +25,9 @@ mod watch;
 pub(crate) use act::not_ours;
 pub use connection::{Connection, Device, Entry, Peer, Phase, Ready, State, Subflow};
 pub use endpoints::{Endpoint, Limits};
-pub use event::{Action, Command, Event, Handle, Key, Notice, Outcome, Request, RequestId, Seen, Time};
+pub use event::{
+    Action, Command, Event, Handle, Incident, Key, Notice, Outcome, Request, RequestId, Seen, Time,
+};
 pub use judge::Facts;
 pub use saved::Saved;
 
@@ -73,6 +75,8 @@ pub struct Engine {
     commands: VecDeque<Command>,
     outstanding: Map<u64, Outstanding>,
     notices: VecDeque<Notice>,
+    /// `None`: nobody asked to be told.
+    incidents: Option<VecDeque<Incident>>,
     budget: watch::Budget,
 }
 
@@ -140,6 +144,23 @@ impl Engine {
     /// The next answer.
     pub fn poll_notification(&mut self) -> Option<Notice> {
         self.notices.pop_front()
+    }
+
+    /// Whether [`Engine::poll_incident`] is to have something to say.
+    pub fn keep_incidents(&mut self, on: bool) {
+        self.incidents = on.then(|| self.incidents.take().unwrap_or_default());
+    }
+
+    /// The next thing that we did, or could not do, to a connection.
+    pub fn poll_incident(&mut self) -> Option<Incident> {
+        self.incidents.as_mut()?.pop_front()
+    }
+
+    /// Whether somebody asked something of this socket, or of its listener.
+    pub fn is_claimed(&self, key: &Key) -> bool {
+        let family = self.families.get(&key.cookie).and_then(|family| family.prepared);
+        let listener = family.and_then(|handle| self.connections.get(&handle));
+        self.by_key(key).is_some_and(|c| !c.is_unclaimed()) || listener.is_some_and(|c| c.key.inode != 0)
     }
 
     /// When to call with [`Event::Tick`] if nothing happens before.

@@ -8,9 +8,11 @@
 
 mod call;
 mod hands;
+mod subscribers;
 
 pub use call::{Answer, Call, Facts, Leave, Servers, bound_by_application};
 pub use hands::{CallId, Found, Hands, Job, Lane, Work};
+pub use subscribers::{SubscriberId, Tiding, Told};
 
 use crate::addr;
 use crate::engine::{
@@ -29,6 +31,7 @@ use hands::{Census, Look};
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use subscribers::Subscribers;
 
 /// Who decides about a socket's paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +151,7 @@ pub struct Manager {
     /// The socket that was connected last, and its token: most often the next
     /// that is told of.
     connected: Option<(Key, u32)>,
+    subscribers: Subscribers,
     service: Service,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
@@ -204,6 +208,7 @@ impl Manager {
             touched: Set::default(),
             fresh: Set::default(),
             connected: None,
+            subscribers: Subscribers::default(),
             service: Service::Claimed,
             held: None,
         })
@@ -292,7 +297,8 @@ impl Manager {
     pub fn next_timeout(&self) -> Option<Time> {
         let survey = (self.unsure && !self.surveying).then_some(self.survey_at);
         let joins = (!self.joins.is_empty()).then_some(self.joins_checked.saturating_add(JOINS_PAUSE));
-        [survey, joins, self.engine.next_timeout()].into_iter().flatten().min()
+        let looks = self.subscribers.next_timeout();
+        [survey, joins, looks, self.engine.next_timeout()].into_iter().flatten().min()
     }
 
     /// Reads what happened and decides.
@@ -312,11 +318,17 @@ impl Manager {
                 self.touched.insert(token);
             }
         }
+        let now = Self::now();
         if overrun {
             self.unsure = true;
             self.fresh.clear();
+            self.subscribers.doubt(now);
         }
-        let now = Self::now();
+        for token in self.subscribers.due(now) {
+            if let Some(key) = self.subscribers.key(token) {
+                self.submit(Lane::Connection(token), Todo::Work(Work::Check { token, key }));
+            }
+        }
         if self.unsure && !self.surveying && self.survey_at <= now {
             (self.unsure, self.surveying) = (false, true);
             self.survey_at = now.saturating_add(SURVEY_PAUSE);
@@ -342,10 +354,15 @@ impl Manager {
             up: true,
             initial,
         };
+        let key = match event {
+            pm::Event::Created { token, .. } => self.awaited(token),
+            _ => None,
+        };
+        self.subscribers.heard(&event, key, &self.engine, Self::now());
         match event {
             pm::Event::Created { token, pair, server } => {
                 let initial = seen(&pair, true);
-                match self.awaited(token) {
+                match key.filter(|key| self.engine.knows_cookie(key.cookie)) {
                     Some(key) => self.tell(Event::Created { token, key, initial, server }),
                     None => self.strange(token, initial, server),
                 }
@@ -397,18 +414,24 @@ impl Manager {
         )
     }
 
-    /// The socket behind a new token, if it can be one of ours.
+    /// The socket behind a new token, if it can be one of ours, or one that
+    /// somebody asks about.
     fn awaited(&mut self, token: u32) -> Option<Key> {
-        if self.engine.waiting() == 0 {
+        if self.engine.waiting() == 0 && !self.subscribers.awaits() {
             return None;
         }
-        if let Some((key, _)) = self.connected.filter(|(_, known)| *known == token) {
-            self.connected = None;
-            return self.engine.knows_cookie(key.cookie).then_some(key);
-        }
-        let record = self.diag.connection(token).ok()??;
-        let key = Key { cookie: record.cookie, inode: record.inode };
-        self.engine.knows_cookie(key.cookie).then_some(key)
+        let key = match self.connected.filter(|(_, known)| *known == token) {
+            Some((key, _)) => {
+                self.connected = None;
+                key
+            }
+            None => {
+                let record = self.diag.connection(token).ok()??;
+                Key { cookie: record.cookie, inode: record.inode }
+            }
+        };
+        let concerns = self.engine.knows_cookie(key.cookie) || self.subscribers.awaits_cookie(key.cookie);
+        concerns.then_some(key)
     }
 
     /// A connection that nobody asked for.
@@ -544,6 +567,9 @@ impl Manager {
                 }
             }
             Found::Unheld => self.held = None,
+            Found::Checked { token, key, condition } => {
+                self.subscribers.checked(token, key, condition, Self::now());
+            }
             Found::Endpoints(endpoints, limits) => {
                 let serve = self.service != Service::Claimed;
                 if !self.engine.has(&endpoints, limits, serve) {
@@ -575,6 +601,10 @@ impl Manager {
     pub fn call(&mut self, key: Key, call: Call, leave: Leave) -> CallId {
         self.numbers += 1;
         let id = self.numbers;
+        if let Call::Subscribe { id, .. } = call {
+            self.subscribers.begin(id, key);
+            self.engine.keep_incidents(true);
+        }
         self.calls.insert(id, Calling { key, call, leave, adopted: false, before: None, failure: None });
         self.submit(Lane::Socket(key), Todo::Prepare(id));
         id
@@ -587,11 +617,16 @@ impl Manager {
 
     /// Nobody waits for this call any more. What it has asked for stays asked.
     pub fn abandon(&mut self, id: CallId) {
-        self.calls.remove(&id);
+        if let Some(Calling { call: Call::Subscribe { id, .. }, .. }) = self.calls.remove(&id) {
+            self.unsubscribe(id);
+        }
     }
 
     fn finish(&mut self, id: CallId, result: Result<Answer>) {
-        if self.calls.remove(&id).is_some() {
+        if let Some(calling) = self.calls.remove(&id) {
+            if let (Call::Subscribe { id, .. }, Err(_)) = (&calling.call, &result) {
+                self.unsubscribe(*id);
+            }
             self.outcomes.push_back((id, result));
         }
     }
@@ -647,6 +682,12 @@ impl Manager {
                 self.finish(id, Ok(Answer::Start(start)));
             }
             Call::Control => self.finish(id, Ok(Answer::Control(sight.control))),
+            Call::Subscribe { id: subscriber, current } => {
+                if let Some(shown) = sight.shown {
+                    self.subscribers.arrived(subscriber, shown, current, &self.engine, Self::now());
+                }
+                self.finish(id, Ok(Answer::Done));
+            }
             Call::Facts => {
                 let bound = self.prepared(&key).bound;
                 let facts = match self.engine.by_key(&key) {
@@ -743,8 +784,9 @@ impl Manager {
         for look in looks {
             self.submit(Lane::Connection(look.token), Todo::Work(Work::Look(look)));
         }
-        let waiting: Set<u64> =
+        let mut waiting: Set<u64> =
             self.engine.connections().filter(|c| c.phase == Phase::Prepared).map(|c| c.key.cookie).collect();
+        waiting.extend(self.subscribers.cookies());
         if waiting.is_empty() {
             return;
         }
@@ -761,7 +803,9 @@ impl Manager {
     }
 
     fn identified(&mut self, event: Event, pairs: Vec<Listed>) {
-        let Event::Created { token, server, .. } = event else { return };
+        let Event::Created { token, key, initial, server } = event else { return };
+        let ends = (addr::canonical(initial.local), addr::canonical(initial.remote));
+        self.subscribers.appeared(token, key, ends, server, &self.engine, Self::now());
         if self.engine.by_token(token).is_some() {
             return;
         }
@@ -823,9 +867,23 @@ impl Manager {
         self.prepared.entry(key).or_default().bound = bound;
     }
 
-    /// Notes what the application's own connect(2) has shown.
-    pub fn note_connected(&mut self, key: Key, token: u32) {
-        self.connected = Some((key, token));
+    /// Notes what the application's own connect(2) has shown; no token: that it
+    /// is plain TCP. Whether [`Manager::note_connection`] is to follow.
+    pub fn note_connected(&mut self, key: Key, token: u32) -> bool {
+        if token != 0 {
+            self.connected = Some((key, token));
+        }
+        self.subscribers.wants(&key, token)
+    }
+
+    /// Notes a connection of the application's own.
+    pub fn note_connection(&mut self, key: Key, token: u32, ends: (SocketAddr, SocketAddr)) {
+        let ends = (addr::canonical(ends.0), addr::canonical(ends.1));
+        if token == 0 {
+            self.subscribers.is_plain(key, ends, Self::now());
+        } else {
+            self.subscribers.met(token, key, ends, &self.engine, Self::now());
+        }
     }
 
     /// Notes a socket that was made under control.
@@ -882,11 +940,39 @@ impl Manager {
         while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
             self.answered(id, result);
         }
+        while let Some(incident) = self.engine.poll_incident() {
+            self.subscribers.noticed(incident, &self.engine, Self::now());
+        }
+    }
+
+    /// The next thing to tell a subscriber.
+    pub fn poll_tiding(&mut self) -> Option<Tiding> {
+        self.subscribers.poll()
+    }
+
+    /// Somebody is to be told of all connections that are known here and that
+    /// `mine` says; of what is there as well if `current`.
+    pub fn subscribe_all(&mut self, id: SubscriberId, current: bool, mine: impl Fn(&Key) -> bool) {
+        self.subscribers.add_all(id, current, mine, &self.engine, Self::now());
+        self.engine.keep_incidents(true);
+    }
+
+    /// Somebody is to be told no more.
+    pub fn unsubscribe(&mut self, id: SubscriberId) {
+        self.subscribers.remove(id);
+        self.engine.keep_incidents(!self.subscribers.is_empty());
     }
 
     /// Sends strangers away from our listening sockets, and ends those whose
     /// application's own is gone.
     fn tend_joins(&mut self, listeners_changed: bool) {
+        if listeners_changed
+            && self.subscribers.has_listeners()
+            && let Ok(listeners) = self.diag.listeners()
+        {
+            let cookies = listeners.iter().map(|listener| listener.cookie).collect();
+            self.subscribers.listening(&cookies);
+        }
         for join in &self.joins {
             while let Ok(stranger) = sockopt::accept(join.socket.as_fd()) {
                 let reset = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
@@ -910,7 +996,10 @@ impl Manager {
     /// Forgets unconnected sockets that are closed, which no event tells of:
     /// `open` gives the inodes of those that are not.
     pub fn sweep(&mut self, open: impl FnOnce() -> Option<HashSet<u64>>) {
-        if self.engine.waiting().max(self.prepared.len()) < self.sweep_at {
+        let known = |manager: &Self| {
+            manager.engine.waiting().max(manager.prepared.len()).max(manager.subscribers.waiting())
+        };
+        if known(self) < self.sweep_at {
             return;
         }
         let Some(open) = open() else {
@@ -928,7 +1017,8 @@ impl Manager {
         }
         let engine = &self.engine;
         self.prepared.retain(|key, _| open.contains(&key.inode) || engine.by_key(key).is_some());
-        self.sweep_at = 64 + 2 * self.engine.waiting().max(self.prepared.len());
+        self.subscribers.sweep(&open);
+        self.sweep_at = 64 + 2 * known(self);
     }
 }
 
