@@ -218,19 +218,27 @@ impl Broker {
             swept: Manager::now(),
         };
         broker.links.look(&mut broker.manager);
-        if broker.policy.manage {
-            match broker.look.latch().hold() {
-                Ok(original) => broker.manager.set_held(original),
-                Err(fault) => log!(Error, "userspace mode: {fault:?}"),
-            }
-        }
         if let Some((journal, past)) = journal {
             broker.recall(past);
             broker.journal = Some(journal);
         }
         broker.manager.watch_changes();
+        broker.manage();
         broker.serve_others();
         Ok(broker)
+    }
+
+    /// Puts the namespace in userspace mode where the policy says so. What a
+    /// broker before this one has found is what it goes back to.
+    fn manage(&mut self) {
+        if !self.policy.manage {
+            return;
+        }
+        match self.look.latch().hold() {
+            Ok(Some(original)) => self.manager.set_held(Some(original)),
+            Ok(None) => {}
+            Err(fault) => log!(Error, "userspace mode: {fault:?}"),
+        }
     }
 
     /// Takes up what a broker before this one knew.
@@ -469,6 +477,8 @@ impl Broker {
         match (self.reread)() {
             Ok(policy) => {
                 self.policy = policy;
+                self.manage();
+                self.serve_others();
                 log!(Notice, "the policy was read again");
             }
             Err(words) => log!(Error, "the policy stays as it was: {words}"),
@@ -925,7 +935,9 @@ impl Broker {
 }
 
 fn alive(pid: i32) -> bool {
-    pid > 0 && std::path::Path::new(&format!("/proc/{pid}")).exists()
+    use nix::sys::signal::kill;
+    // EPERM: it is there, and somebody else's.
+    pid > 0 && kill(nix::unistd::Pid::from_raw(pid), None) != Err(nix::Error::ESRCH)
 }
 
 fn listen_once() -> EpollFlags {
