@@ -36,17 +36,22 @@ class Repeats:
 
     def __init__(self):
         self.count = 0
+        self.never = True
 
     def __call__(self, call, *args):
         end = time.monotonic() + 8
         again = False
         while True:
             try:
-                return call(*args)
+                value = call(*args)
+                self.never = False
+                return value
             except OSError as error:
                 if again and call is mptcpapi.remove and error.errno == errno.EADDRNOTAVAIL:
                     return None  # the first time it was done and nobody was left to tell
-                if error.errno != errno.EIO or "broker" not in error.strerror or time.monotonic() > end:
+                # One that has never answered is none, for a while.
+                away = errno.EPERM if self.never else errno.EIO
+                if error.errno != away or "broker" not in error.strerror or time.monotonic() > end:
                     raise
             again = True
             self.count += 1

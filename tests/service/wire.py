@@ -34,7 +34,9 @@ def number(value):
 
 def address(text, port=0, scope=0):
     ip = ipaddress.ip_address(text)
-    return number(0 if ip.version == 4 else 1) + ip.packed + number(port) + number(scope)
+    if ip.version == 4:
+        return number(0) + ip.packed + number(port)
+    return number(1) + ip.packed + number(port) + number(scope)
 
 
 def entry(text, port=0, backup=False, advertise=True, subflow=True):
@@ -116,7 +118,10 @@ class Reader:
         return what() if self.bool() else None
 
     def address(self):
-        packed, port, _scope = self.bytes(16 if self.number() else 4), self.number(), self.number()
+        version_6 = self.number()
+        packed, port = self.bytes(16 if version_6 else 4), self.number()
+        if version_6:
+            self.number()  # the scope
         return str(ipaddress.ip_address(packed)), port
 
     def addresses(self):
