@@ -634,6 +634,8 @@ impl Broker {
     fn told(&mut self, id: ClientId, uid: u32, ask: Ask) -> Told {
         match ask {
             Ask::Closed(keys) => {
+                // What has connected meanwhile goes on: others may have it.
+                self.manager.step();
                 for key in keys.into_iter().map(Key::from) {
                     let waits = |c: &mptcpapi::engine::Connection| c.phase == Phase::Prepared;
                     let waits = self.manager.engine().by_key(&key).is_none_or(waits);
