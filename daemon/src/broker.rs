@@ -292,6 +292,7 @@ impl Broker {
     /// Puts the namespace back to what it was. The journal stays: a broker that
     /// starts again goes on where this one stopped.
     pub fn stop(&mut self) {
+        self.flush();
         if let Some(original) = self.manager.held()
             && self.look.latch().unhold(original).is_err()
         {
@@ -311,7 +312,7 @@ impl Broker {
     }
 
     /// Writes what was noted; before anybody is told that it is so.
-    fn flush(&mut self) {
+    pub fn flush(&mut self) {
         let Some(journal) = &mut self.journal else { return };
         if !journal.flush() {
             return;
@@ -647,6 +648,7 @@ impl Broker {
                     }
                 }
                 self.notice_changes();
+                self.flush();
                 Told::Done
             }
             _ => {
@@ -824,6 +826,9 @@ impl Broker {
             ended.push((pending, result));
         }
         self.notice_changes();
+        if !ended.is_empty() {
+            self.flush();
+        }
         for (pending, _) in &ended {
             let nothing = self.manager.engine().by_key(&pending.key).is_none()
                 && !self.manager.prepared(&pending.key).switched;
@@ -912,7 +917,6 @@ impl Broker {
                 Some(Phase::Prepared) => {}
             }
         }
-        self.flush();
     }
 
     /// A socket starts afresh or is gone, whatever was known of it: where that
