@@ -236,7 +236,8 @@ impl Queue {
         if self.ended {
             return;
         }
-        if self.events.len() < self.limit {
+        // The end of a connection is told in any case, behind what was lost.
+        if self.events.len() < self.limit || (event.what == What::Down && self.events.len() <= self.limit + 1) {
             self.events.push_back(event);
             return;
         }
@@ -265,12 +266,9 @@ impl Queue {
         }
     }
 
-    /// Nothing follows but this, which is told in any case.
-    pub fn end(&mut self, last: Option<Event>) {
-        if !self.ended {
-            self.events.extend(last);
-            self.ended = true;
-        }
+    /// Nothing follows.
+    pub fn end(&mut self) {
+        self.ended = true;
     }
 
     /// Takes the first out.
@@ -338,7 +336,8 @@ mod tests {
         queue.push(event(1));
         queue.push(event(2));
         queue.push(event(3));
-        queue.end(Some(Event::new(What::Down, 3, Duration::ZERO)));
+        queue.push(Event::new(What::Down, 3, Duration::ZERO));
+        queue.end();
         queue.push(event(4));
         let told: Vec<Next> = std::iter::repeat_with(|| queue.pop()).take(5).collect();
         let lost = |next: &Next| matches!(next, Next::Event(Event { what: What::Overflow, lost: 2, .. }));

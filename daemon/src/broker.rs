@@ -240,19 +240,27 @@ impl Broker {
             swept: Manager::now(),
         };
         broker.links.look(&mut broker.manager);
-        if broker.policy.manage {
-            match broker.look.latch().hold() {
-                Ok(original) => broker.manager.set_held(original),
-                Err(fault) => log!(Error, "userspace mode: {fault:?}"),
-            }
-        }
         if let Some((journal, past)) = journal {
             broker.recall(past);
             broker.journal = Some(journal);
         }
         broker.manager.watch_changes();
+        broker.manage();
         broker.serve_others();
         Ok(broker)
+    }
+
+    /// Puts the namespace in userspace mode where the policy says so. What a
+    /// broker before this one has found is what it goes back to.
+    fn manage(&mut self) {
+        if !self.policy.manage {
+            return;
+        }
+        match self.look.latch().hold() {
+            Ok(Some(original)) => self.manager.set_held(Some(original)),
+            Ok(None) => {}
+            Err(fault) => log!(Error, "userspace mode: {fault:?}"),
+        }
     }
 
     /// Takes up what a broker before this one knew.
@@ -513,6 +521,8 @@ impl Broker {
         match (self.reread)() {
             Ok(policy) => {
                 self.policy = policy;
+                self.manage();
+                self.serve_others();
                 log!(Notice, "the policy was read again");
             }
             Err(words) => log!(Error, "the policy stays as it was: {words}"),
@@ -624,6 +634,8 @@ impl Broker {
     fn told(&mut self, id: ClientId, uid: u32, ask: Ask) -> Told {
         match ask {
             Ask::Closed(keys) => {
+                // What has connected meanwhile goes on: others may have it.
+                self.manager.step();
                 for key in keys.into_iter().map(Key::from) {
                     let waits = |c: &mptcpapi::engine::Connection| c.phase == Phase::Prepared;
                     let waits = self.manager.engine().by_key(&key).is_none_or(waits);
@@ -968,7 +980,9 @@ impl Broker {
 }
 
 fn alive(pid: i32) -> bool {
-    pid > 0 && std::path::Path::new(&format!("/proc/{pid}")).exists()
+    use nix::sys::signal::kill;
+    // EPERM: it is there, and somebody else's.
+    pid > 0 && kill(nix::unistd::Pid::from_raw(pid), None) != Err(nix::Error::ESRCH)
 }
 
 fn listen_once() -> EpollFlags {

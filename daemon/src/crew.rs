@@ -147,7 +147,9 @@ fn watch(ship: &Arc<Ship>) {
             (broker.crew.watched, calm) = (false, 0);
         }
         for user in broker.crew.look(mptcpapi::manager::Manager::now()) {
-            log!(Warning, "user {user} holds a thread up: a socket does not let go of its lock");
+            if user != NOBODY {
+                log!(Warning, "user {user} holds a thread up: a socket does not let go of its lock");
+            }
         }
         let waiting = broker.has_tasks() || !broker.crew.led;
         if !(waiting && broker.crew.is_slow()) {

@@ -8,9 +8,11 @@
 
 mod call;
 mod hands;
+mod subscribers;
 
 pub use call::{Answer, Call, Facts, Leave, Servers, bound_by_application};
 pub use hands::{CallId, Found, Hands, Job, Lane, Work};
+pub use subscribers::{SubscriberId, Tiding, Told};
 
 use crate::addr;
 use crate::engine::{
@@ -22,12 +24,14 @@ use crate::kernel::latch::Fault;
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, process, sockopt};
+use crate::quick::{Map, Set};
 use crate::stream::{Stage, is_up};
 use call::{Asked, Settled, Sight};
 use hands::{Census, Look};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use subscribers::Subscribers;
 
 /// Who decides about a socket's paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,14 +126,14 @@ pub struct Manager {
     diag: Diag,
     diag_cookie: u64,
     engine: Engine,
-    prepared: HashMap<Key, Prepared>,
+    prepared: Map<Key, Prepared>,
     joins: Vec<JoinListener>,
     joins_checked: Time,
-    calls: HashMap<CallId, Calling>,
-    asking: HashMap<RequestId, CallId>,
+    calls: Map<CallId, Calling>,
+    asking: Map<RequestId, CallId>,
     outcomes: VecDeque<(CallId, Result<Answer>)>,
     numbers: u64,
-    lanes: HashMap<Lane, VecDeque<Todo>>,
+    lanes: Map<Lane, VecDeque<Todo>>,
     /// Lanes with something to do that nobody is at, in order.
     ready: VecDeque<Lane>,
     /// Those among them that take a thread of this namespace.
@@ -141,12 +145,13 @@ pub struct Manager {
     /// Not again before.
     survey_at: Time,
     /// Connections that something was heard of since the survey began.
-    touched: HashSet<u32>,
+    touched: Set<u32>,
     /// Those that the last step heard of: there just now.
-    fresh: HashSet<u32>,
+    fresh: Set<u32>,
     /// The socket that was connected last, and its token: most often the next
     /// that is told of.
     connected: Option<(Key, u32)>,
+    subscribers: Subscribers,
     service: Service,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
@@ -186,23 +191,24 @@ impl Manager {
             diag,
             diag_cookie,
             engine: Engine::default(),
-            prepared: HashMap::new(),
+            prepared: Map::default(),
             joins: Vec::new(),
             joins_checked: Time::ZERO,
-            calls: HashMap::new(),
-            asking: HashMap::new(),
+            calls: Map::default(),
+            asking: Map::default(),
             outcomes: VecDeque::new(),
             numbers: 0,
-            lanes: HashMap::new(),
+            lanes: Map::default(),
             ready: VecDeque::new(),
             away: Vec::new(),
             sweep_at: 64,
             unsure: false,
             surveying: false,
             survey_at: Time::ZERO,
-            touched: HashSet::new(),
-            fresh: HashSet::new(),
+            touched: Set::default(),
+            fresh: Set::default(),
             connected: None,
+            subscribers: Subscribers::default(),
             service: Service::Claimed,
             held: None,
         })
@@ -291,7 +297,8 @@ impl Manager {
     pub fn next_timeout(&self) -> Option<Time> {
         let survey = (self.unsure && !self.surveying).then_some(self.survey_at);
         let joins = (!self.joins.is_empty()).then_some(self.joins_checked.saturating_add(JOINS_PAUSE));
-        [survey, joins, self.engine.next_timeout()].into_iter().flatten().min()
+        let looks = self.subscribers.next_timeout();
+        [survey, joins, looks, self.engine.next_timeout()].into_iter().flatten().min()
     }
 
     /// Reads what happened and decides.
@@ -311,11 +318,17 @@ impl Manager {
                 self.touched.insert(token);
             }
         }
+        let now = Self::now();
         if overrun {
             self.unsure = true;
             self.fresh.clear();
+            self.subscribers.doubt(now);
         }
-        let now = Self::now();
+        for token in self.subscribers.due(now) {
+            if let Some(key) = self.subscribers.key(token) {
+                self.submit(Lane::Connection(token), Todo::Work(Work::Check { token, key }));
+            }
+        }
         if self.unsure && !self.surveying && self.survey_at <= now {
             (self.unsure, self.surveying) = (false, true);
             self.survey_at = now.saturating_add(SURVEY_PAUSE);
@@ -341,10 +354,15 @@ impl Manager {
             up: true,
             initial,
         };
+        let key = match event {
+            pm::Event::Created { token, .. } => self.awaited(token),
+            _ => None,
+        };
+        self.subscribers.heard(&event, key, &self.engine, Self::now());
         match event {
             pm::Event::Created { token, pair, server } => {
                 let initial = seen(&pair, true);
-                match self.awaited(token) {
+                match key.filter(|key| self.engine.knows_cookie(key.cookie)) {
                     Some(key) => self.tell(Event::Created { token, key, initial, server }),
                     None => self.strange(token, initial, server),
                 }
@@ -396,18 +414,24 @@ impl Manager {
         )
     }
 
-    /// The socket behind a new token, if it can be one of ours.
+    /// The socket behind a new token, if it can be one of ours, or one that
+    /// somebody asks about.
     fn awaited(&mut self, token: u32) -> Option<Key> {
-        if self.engine.waiting() == 0 {
+        if self.engine.waiting() == 0 && !self.subscribers.awaits() {
             return None;
         }
-        if let Some((key, _)) = self.connected.filter(|(_, known)| *known == token) {
-            self.connected = None;
-            return self.engine.knows_cookie(key.cookie).then_some(key);
-        }
-        let record = self.diag.connection(token).ok()??;
-        let key = Key { cookie: record.cookie, inode: record.inode };
-        self.engine.knows_cookie(key.cookie).then_some(key)
+        let key = match self.connected.filter(|(_, known)| *known == token) {
+            Some((key, _)) => {
+                self.connected = None;
+                key
+            }
+            None => {
+                let record = self.diag.connection(token).ok()??;
+                Key { cookie: record.cookie, inode: record.inode }
+            }
+        };
+        let concerns = self.engine.knows_cookie(key.cookie) || self.subscribers.awaits_cookie(key.cookie);
+        concerns.then_some(key)
     }
 
     /// A connection that nobody asked for.
@@ -543,6 +567,9 @@ impl Manager {
                 }
             }
             Found::Unheld => self.held = None,
+            Found::Checked { token, key, condition } => {
+                self.subscribers.checked(token, key, condition, Self::now());
+            }
             Found::Endpoints(endpoints, limits) => {
                 let serve = self.service != Service::Claimed;
                 if !self.engine.has(&endpoints, limits, serve) {
@@ -574,6 +601,10 @@ impl Manager {
     pub fn call(&mut self, key: Key, call: Call, leave: Leave) -> CallId {
         self.numbers += 1;
         let id = self.numbers;
+        if let Call::Subscribe { id, .. } = call {
+            self.subscribers.begin(id, key);
+            self.engine.keep_incidents(true);
+        }
         self.calls.insert(id, Calling { key, call, leave, adopted: false, before: None, failure: None });
         self.submit(Lane::Socket(key), Todo::Prepare(id));
         id
@@ -586,11 +617,16 @@ impl Manager {
 
     /// Nobody waits for this call any more. What it has asked for stays asked.
     pub fn abandon(&mut self, id: CallId) {
-        self.calls.remove(&id);
+        if let Some(Calling { call: Call::Subscribe { id, .. }, .. }) = self.calls.remove(&id) {
+            self.unsubscribe(id);
+        }
     }
 
     fn finish(&mut self, id: CallId, result: Result<Answer>) {
-        if self.calls.remove(&id).is_some() {
+        if let Some(calling) = self.calls.remove(&id) {
+            if let (Call::Subscribe { id, .. }, Err(_)) = (&calling.call, &result) {
+                self.unsubscribe(*id);
+            }
             self.outcomes.push_back((id, result));
         }
     }
@@ -646,6 +682,12 @@ impl Manager {
                 self.finish(id, Ok(Answer::Start(start)));
             }
             Call::Control => self.finish(id, Ok(Answer::Control(sight.control))),
+            Call::Subscribe { id: subscriber, current } => {
+                if let Some(shown) = sight.shown {
+                    self.subscribers.arrived(subscriber, shown, current, &self.engine, Self::now());
+                }
+                self.finish(id, Ok(Answer::Done));
+            }
             Call::Facts => {
                 let bound = self.prepared(&key).bound;
                 let facts = match self.engine.by_key(&key) {
@@ -742,12 +784,13 @@ impl Manager {
         for look in looks {
             self.submit(Lane::Connection(look.token), Todo::Work(Work::Look(look)));
         }
-        let waiting: HashSet<u64> =
+        let mut waiting: Set<u64> =
             self.engine.connections().filter(|c| c.phase == Phase::Prepared).map(|c| c.key.cookie).collect();
+        waiting.extend(self.subscribers.cookies());
         if waiting.is_empty() {
             return;
         }
-        let known: HashSet<Key> =
+        let known: Set<Key> =
             self.engine.connections().filter(|c| c.token.is_some()).map(|c| c.key).collect();
         for record in census.connections.iter().filter(|r| waiting.contains(&r.cookie)) {
             let key = Key { cookie: record.cookie, inode: record.inode };
@@ -760,7 +803,9 @@ impl Manager {
     }
 
     fn identified(&mut self, event: Event, pairs: Vec<Listed>) {
-        let Event::Created { token, server, .. } = event else { return };
+        let Event::Created { token, key, initial, server } = event else { return };
+        let ends = (addr::canonical(initial.local), addr::canonical(initial.remote));
+        self.subscribers.appeared(token, key, ends, server, &self.engine, Self::now());
         if self.engine.by_token(token).is_some() {
             return;
         }
@@ -822,9 +867,23 @@ impl Manager {
         self.prepared.entry(key).or_default().bound = bound;
     }
 
-    /// Notes what the application's own connect(2) has shown.
-    pub fn note_connected(&mut self, key: Key, token: u32) {
-        self.connected = Some((key, token));
+    /// Notes what the application's own connect(2) has shown; no token: that it
+    /// is plain TCP. Whether [`Manager::note_connection`] is to follow.
+    pub fn note_connected(&mut self, key: Key, token: u32) -> bool {
+        if token != 0 {
+            self.connected = Some((key, token));
+        }
+        self.subscribers.wants(&key, token)
+    }
+
+    /// Notes a connection of the application's own.
+    pub fn note_connection(&mut self, key: Key, token: u32, ends: (SocketAddr, SocketAddr)) {
+        let ends = (addr::canonical(ends.0), addr::canonical(ends.1));
+        if token == 0 {
+            self.subscribers.is_plain(key, ends, Self::now());
+        } else {
+            self.subscribers.met(token, key, ends, &self.engine, Self::now());
+        }
     }
 
     /// Notes a socket that was made under control.
@@ -881,11 +940,39 @@ impl Manager {
         while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
             self.answered(id, result);
         }
+        while let Some(incident) = self.engine.poll_incident() {
+            self.subscribers.noticed(incident, &self.engine, Self::now());
+        }
+    }
+
+    /// The next thing to tell a subscriber.
+    pub fn poll_tiding(&mut self) -> Option<Tiding> {
+        self.subscribers.poll()
+    }
+
+    /// Somebody is to be told of all connections that are known here and that
+    /// `mine` says; of what is there as well if `current`.
+    pub fn subscribe_all(&mut self, id: SubscriberId, current: bool, mine: impl Fn(&Key) -> bool) {
+        self.subscribers.add_all(id, current, mine, &self.engine, Self::now());
+        self.engine.keep_incidents(true);
+    }
+
+    /// Somebody is to be told no more.
+    pub fn unsubscribe(&mut self, id: SubscriberId) {
+        self.subscribers.remove(id);
+        self.engine.keep_incidents(!self.subscribers.is_empty());
     }
 
     /// Sends strangers away from our listening sockets, and ends those whose
     /// application's own is gone.
     fn tend_joins(&mut self, listeners_changed: bool) {
+        if listeners_changed
+            && self.subscribers.has_listeners()
+            && let Ok(listeners) = self.diag.listeners()
+        {
+            let cookies = listeners.iter().map(|listener| listener.cookie).collect();
+            self.subscribers.listening(&cookies);
+        }
         for join in &self.joins {
             while let Ok(stranger) = sockopt::accept(join.socket.as_fd()) {
                 let reset = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
@@ -909,7 +996,10 @@ impl Manager {
     /// Forgets unconnected sockets that are closed, which no event tells of:
     /// `open` gives the inodes of those that are not.
     pub fn sweep(&mut self, open: impl FnOnce() -> Option<HashSet<u64>>) {
-        if self.engine.waiting().max(self.prepared.len()) < self.sweep_at {
+        let known = |manager: &Self| {
+            manager.engine.waiting().max(manager.prepared.len()).max(manager.subscribers.waiting())
+        };
+        if known(self) < self.sweep_at {
             return;
         }
         let Some(open) = open() else {
@@ -927,7 +1017,8 @@ impl Manager {
         }
         let engine = &self.engine;
         self.prepared.retain(|key, _| open.contains(&key.inode) || engine.by_key(key).is_some());
-        self.sweep_at = 64 + 2 * self.engine.waiting().max(self.prepared.len());
+        self.subscribers.sweep(&open);
+        self.sweep_at = 64 + 2 * known(self);
     }
 }
 
