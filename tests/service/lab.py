@@ -27,7 +27,7 @@ PATHS = ["10.1.0.1", "10.2.0.1", "10.3.0.1"]
 
 # Users: one who behaves, others who don't. Nobody else's: what a user has
 # under way in Unix sockets is counted for the whole machine.
-GOOD = 1_000_000 + 16 * os.getpid()
+GOOD = int(os.environ.get("BROKER_USERS", 1_000_000))
 EVIL = GOOD + 1
 
 
