@@ -236,8 +236,8 @@ impl Queue {
         if self.ended {
             return;
         }
-        // The end of a connection is told in any case.
-        if self.events.len() < self.limit || (event.what == What::Down && self.events.len() <= self.limit) {
+        // The end of a connection is told in any case, behind what was lost.
+        if self.events.len() < self.limit || (event.what == What::Down && self.events.len() <= self.limit + 1) {
             self.events.push_back(event);
             return;
         }

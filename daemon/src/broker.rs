@@ -40,15 +40,37 @@ pub enum Task {
         /// For whom.
         user: u32,
     },
-    /// Close descriptors that came from outside.
-    Close(u32, Vec<OwnedFd>),
+    /// Close descriptors that came from outside; then an answer can be given.
+    Close(u32, Vec<OwnedFd>, Option<Box<Parting>>),
+}
+
+/// What a client is told once its descriptor is closed here: who then closes
+/// its own has closed the socket, and its port is free.
+pub struct Parting {
+    client: ClientId,
+    tag: u32,
+    told: Told,
+}
+
+/// A call that has ended.
+pub struct Ended {
+    user: u32,
+    fd: Arc<OwnedFd>,
+    parting: Parting,
+}
+
+impl Ended {
+    /// Closes the descriptor, which can wait.
+    pub fn close(self) -> Parting {
+        self.parting
+    }
 }
 
 impl Task {
     /// For whom it is done.
     pub fn user(&self) -> u32 {
         match self {
-            Self::Job { user, .. } | Self::Close(user, _) => *user,
+            Self::Job { user, .. } | Self::Close(user, ..) => *user,
         }
     }
 }
@@ -218,19 +240,27 @@ impl Broker {
             swept: Manager::now(),
         };
         broker.links.look(&mut broker.manager);
-        if broker.policy.manage {
-            match broker.look.latch().hold() {
-                Ok(original) => broker.manager.set_held(original),
-                Err(fault) => log!(Error, "userspace mode: {fault:?}"),
-            }
-        }
         if let Some((journal, past)) = journal {
             broker.recall(past);
             broker.journal = Some(journal);
         }
         broker.manager.watch_changes();
+        broker.manage();
         broker.serve_others();
         Ok(broker)
+    }
+
+    /// Puts the namespace in userspace mode where the policy says so. What a
+    /// broker before this one has found is what it goes back to.
+    fn manage(&mut self) {
+        if !self.policy.manage {
+            return;
+        }
+        match self.look.latch().hold() {
+            Ok(Some(original)) => self.manager.set_held(Some(original)),
+            Ok(None) => {}
+            Err(fault) => log!(Error, "userspace mode: {fault:?}"),
+        }
     }
 
     /// Takes up what a broker before this one knew.
@@ -377,7 +407,24 @@ impl Broker {
     fn scrap(&mut self, user: u32, fds: Vec<OwnedFd>) {
         self.scrap += fds.len();
         self.users.entry(user).or_default().scrap += fds.len();
-        self.rubbish.push(user, Task::Close(user, fds));
+        self.rubbish.push(user, Task::Close(user, fds, None));
+    }
+
+    /// Has a descriptor closed, then the answer given. Where all threads that
+    /// the user may have are busy it is given now.
+    fn part(&mut self, user: u32, fd: OwnedFd, parting: Parting) {
+        if !self.crew.has_room(user) {
+            self.give(&parting);
+            return self.scrap(user, vec![fd]);
+        }
+        self.scrap += 1;
+        self.users.entry(user).or_default().scrap += 1;
+        self.tasks.push(user, Task::Close(user, vec![fd], Some(Box::new(parting))));
+    }
+
+    /// Gives an answer.
+    pub fn give(&mut self, parting: &Parting) {
+        self.answer(parting.client, parting.tag, &parting.told);
     }
 
     /// They are closed.
@@ -433,8 +480,12 @@ impl Broker {
             self.heed(client);
         }
         self.manager.step();
-        for (user, fd) in self.finish_calls() {
-            self.discard(user, fd);
+        for Ended { user, fd, parting } in self.finish_calls() {
+            match Arc::try_unwrap(fd) {
+                Ok(fd) => self.part(user, fd, parting),
+                // A thread has it still, which then closes it.
+                Err(_) => self.give(&parting),
+            }
         }
         let now = Manager::now();
         if self.admit_at.is_some_and(|at| at <= now) {
@@ -449,8 +500,9 @@ impl Broker {
         }
     }
 
-    /// Takes what came of a job; what is to be closed, away from here.
-    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<(u32, Arc<OwnedFd>)> {
+    /// Takes what came of a job; which calls have ended by it. Their
+    /// descriptors are to be closed, away from here, and the answers given.
+    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<Ended> {
         self.manager.report(lane, call, found);
         self.finish_calls()
     }
@@ -469,6 +521,8 @@ impl Broker {
         match (self.reread)() {
             Ok(policy) => {
                 self.policy = policy;
+                self.manage();
+                self.serve_others();
                 log!(Notice, "the policy was read again");
             }
             Err(words) => log!(Error, "the policy stays as it was: {words}"),
@@ -555,8 +609,7 @@ impl Broker {
                     }
                 };
                 if let Some((error, fd)) = refused {
-                    self.answer(id, tag, &Told::from(Err(error)));
-                    self.scrap(uid, vec![fd]);
+                    self.part(uid, fd, Parting { client: id, tag, told: Told::from(Err(error)) });
                 }
             }
             _ => {
@@ -645,8 +698,7 @@ impl Broker {
         };
         let Some(call) = call else {
             self.flush();
-            self.answer(id, tag, &Told::Done);
-            self.scrap(uid, vec![fd]);
+            self.part(uid, fd, Parting { client: id, tag, told: Told::Done });
             return None;
         };
         let registers = !matches!(call, Call::Control | Call::Facts);
@@ -660,7 +712,7 @@ impl Broker {
         let rights = self.policy.rights(uid);
         let servers = if rights.servers { Servers::Allowed } else { Servers::Forbidden };
         let local = match &call {
-            Call::Add(entries) => entries.iter().all(|entry| self.links.has(entry.addr.ip())),
+            Call::Add(entries) => entries.iter().all(|entry| self.links.has(&entry.addr)),
             _ => false,
         };
         let leave = Leave { servers, peers: rights.peers, local };
@@ -701,7 +753,7 @@ impl Broker {
             let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
             for entry in entries {
                 let ip = entry.addr.ip().to_canonical();
-                let interface = self.links.holder(ip);
+                let interface = self.links.holder(&entry.addr);
                 if entry.subflow && !rights.may_use(ip, interface) {
                     return Err(forbidden(&entry.addr, "use"));
                 }
@@ -760,9 +812,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Answers what has ended; what is to be closed.
-    fn finish_calls(&mut self) -> Vec<(u32, Arc<OwnedFd>)> {
-        let mut rubbish = Vec::new();
+    /// What has ended.
+    fn finish_calls(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();
         while let Some((number, result)) = self.manager.outcome() {
             let Some(pending) = self.calls.remove(&number) else { continue };
@@ -771,16 +822,18 @@ impl Broker {
             ended.push((pending, result));
         }
         self.notice_changes();
-        for (pending, result) in ended {
-            self.answer(pending.client, pending.tag, &Told::from(result));
+        for (pending, _) in &ended {
             let nothing = self.manager.engine().by_key(&pending.key).is_none()
                 && !self.manager.prepared(&pending.key).switched;
             if nothing {
                 self.release(&pending.key);
             }
-            rubbish.push((pending.uid, pending.fd));
         }
-        rubbish
+        let ended = ended.into_iter().map(|(Pending { client, tag, fd, uid, .. }, result)| {
+            let parting = Parting { client, tag, told: Told::from(result) };
+            Ended { user: uid, fd, parting }
+        });
+        ended.collect()
     }
 
     /// Gives up what takes too long.
@@ -925,7 +978,9 @@ impl Broker {
 }
 
 fn alive(pid: i32) -> bool {
-    pid > 0 && std::path::Path::new(&format!("/proc/{pid}")).exists()
+    use nix::sys::signal::kill;
+    // EPERM: it is there, and somebody else's.
+    pid > 0 && kill(nix::unistd::Pid::from_raw(pid), None) != Err(nix::Error::ESRCH)
 }
 
 fn listen_once() -> EpollFlags {

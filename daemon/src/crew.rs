@@ -8,7 +8,7 @@
 //! in time is given up: another takes its place, and its user is served no
 //! more until it is back.
 
-use crate::broker::{Broker, Task};
+use crate::broker::{Broker, Ended, Task};
 use crate::log::log;
 use crate::warden::Timer;
 use mptcpapi::kernel::latch::Warden;
@@ -147,7 +147,9 @@ fn watch(ship: &Arc<Ship>) {
             (broker.crew.watched, calm) = (false, 0);
         }
         for user in broker.crew.look(mptcpapi::manager::Manager::now()) {
-            log!(Warning, "user {user} holds a thread up: a socket does not let go of its lock");
+            if user != NOBODY {
+                log!(Warning, "user {user} holds a thread up: a socket does not let go of its lock");
+            }
         }
         let waiting = broker.has_tasks() || !broker.crew.led;
         if !(waiting && broker.crew.is_slow()) {
@@ -168,25 +170,31 @@ fn watch(ship: &Arc<Ship>) {
 /// Does a task without the broker's lock, and reports.
 fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, Broker> {
     match task {
-        Task::Close(user, fds) => {
+        Task::Close(user, fds, parting) => {
             let count = fds.len();
             drop(fds);
             let mut broker = ship.lock();
             broker.scrapped(user, count);
+            if let Some(parting) = parting {
+                broker.give(&parting);
+            }
             broker
         }
         Task::Job { job, fd, .. } => {
             use std::os::fd::AsFd;
             let found: Found = hands.run(job.work, fd.as_deref().map(AsFd::as_fd));
             let mut broker = ship.lock();
-            let rubbish = broker.report(job.lane, job.call, found);
-            if rubbish.is_empty() && fd.is_none() {
+            let ended = broker.report(job.lane, job.call, found);
+            if ended.is_empty() && fd.is_none() {
                 return broker;
             }
             // Closing can wait too.
             drop(broker);
-            drop((rubbish, fd));
-            ship.lock()
+            drop(fd);
+            let partings: Vec<_> = ended.into_iter().map(Ended::close).collect();
+            let mut broker = ship.lock();
+            partings.iter().for_each(|parting| broker.give(parting));
+            broker
         }
     }
 }

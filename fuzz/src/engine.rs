@@ -54,7 +54,7 @@ struct World {
 
 impl World {
     fn step(&mut self, script: &mut Script<'_>) -> Result<()> {
-        let event = match script.upto(32)? {
+        let event = match script.upto(33)? {
             0 => {
                 let key = script.key()?;
                 Event::Binding { key, bound: script.bound()?, device: script.device()? }
@@ -132,6 +132,10 @@ impl World {
             31 => {
                 let after = script.time()?;
                 Event::Settings { close_timeout: if script.bit()? { Some(after) } else { None } }
+            }
+            32 => {
+                let (endpoints, limits) = script.endpoints()?;
+                Event::Endpoints { endpoints, limits, serve: script.upto(3)? != 0 }
             }
             _ => {
                 self.keeps = script.bit()?;

@@ -4,6 +4,7 @@
 
 use mptcpapi::addr;
 use mptcpapi::kernel::diag::{Record, Subflow, TcpFacts};
+use mptcpapi::kernel::info::{MptcpInfo, TcpInfo};
 use mptcpapi::kernel::netlink::{Received, acknowledgement, attributes, find, messages};
 use mptcpapi::kernel::pm::{Endpoint, Event, Family, Limits};
 use mptcpapi::kernel::rtnl::Change;
@@ -48,9 +49,24 @@ fn each(message: &Received<'_>) {
     let facts = TcpFacts::parse(payload);
     // Later kernels append; nothing that is appended matters.
     assert_eq!(facts, TcpFacts::parse(payload.get(..232).unwrap_or(payload)));
+    counted(payload);
     if let Some(Change::Link { name, usable, present, .. }) = Change::parse(message) {
         assert!(!name.contains('\0') && (present || !usable));
     }
+}
+
+/// struct tcp_info and mptcp_info: more of them tells more and changes nothing
+/// that was known.
+fn counted(bytes: &[u8]) {
+    let tcp = TcpInfo::parse(bytes);
+    assert!(tcp.carried_sent().is_none() || tcp.bytes_sent.is_some());
+    assert_eq!(tcp.carried_received().is_some(), tcp.bytes_received.is_some());
+    let mptcp = MptcpInfo::parse(bytes);
+    assert!(mptcp.carried_sent().is_none() || mptcp.bytes_sent.is_some());
+    let longer = [bytes, &[1; 8]].concat();
+    let known = |before: Option<u64>, after: Option<u64>| before.is_none() || before == after;
+    assert!(known(tcp.bytes_sent, TcpInfo::parse(&longer).bytes_sent));
+    assert!(known(mptcp.bytes_acked, MptcpInfo::parse(&longer).bytes_acked));
 }
 
 /// Attributes within attributes; every one lies in its parent.
@@ -69,8 +85,7 @@ fn nested(bytes: &[u8], depth: usize) {
 /// Socket addresses, from the kernel and from callers in C.
 fn sockaddrs(bytes: &[u8]) {
     if let Some((pair, rest)) = bytes.split_first_chunk::<256>() {
-        let tcp = rest.first_chunk().map_or(0, |first| u64::from_ne_bytes(*first));
-        let _ = sockopt::entry(1, pair, tcp);
+        let _ = sockopt::entry(1, pair, rest.first().copied().unwrap_or(0));
     }
     if let Ok(list) = addr::unpack(bytes) {
         assert!((1..=addr::LIST_MAX).contains(&list.len()));

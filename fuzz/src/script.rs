@@ -5,7 +5,9 @@
 use arbitrary::{Result, Unstructured};
 use mptcpapi::addr;
 use mptcpapi::engine::ids::Slot;
-use mptcpapi::engine::{Device, Entry, Facts, Key, Outcome, Peer, Request, Saved, Seen, Time};
+use mptcpapi::engine::{
+    Device, Endpoint, Entry, Facts, Key, Limits, Outcome, Peer, Request, Saved, Seen, Time,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 /// Where one's bytes come from.
@@ -210,6 +212,26 @@ impl<'a> Script<'a> {
         })
     }
 
+    /// What `ip mptcp` shows.
+    pub fn endpoints(&mut self) -> Result<(Vec<Endpoint>, Limits)> {
+        let endpoint = |s: &mut Self| {
+            let flags = s.byte()?;
+            Ok(Endpoint {
+                id: s.id()?,
+                addr: s.listable()?,
+                ifindex: s.upto(2)? as u32,
+                signal: flags & 1 != 0,
+                subflow: flags & 2 != 0,
+                backup: flags & 4 != 0,
+                fullmesh: flags & 8 != 0,
+                laminar: flags & 16 != 0,
+                implicit: flags & 96 == 96,
+            })
+        };
+        let endpoints = self.few(8, endpoint)?;
+        Ok((endpoints, Limits { subflows: self.upto(8)? as u32, add_addr_accepted: self.upto(8)? as u32 }))
+    }
+
     /// How a subflow fares: well, silent, or anything.
     pub fn facts(&mut self) -> Result<Facts> {
         let millis = |s: &mut Self| Ok(Time::from_millis(u64::from(s.word()?)));
@@ -283,6 +305,8 @@ impl<'a> Script<'a> {
                 Vec::new()
             },
             missed: if flags & 128 != 0 { self.few(3, pair)? } else { Vec::new() },
+            tried: if bits & 64 != 0 { self.few(3, pair)? } else { Vec::new() },
+            taken: if bits & 128 != 0 { self.few(3, Self::id)? } else { Vec::new() },
         })
     }
 }

@@ -89,6 +89,8 @@ fn records() -> Vec<Vec<u8>> {
             last_id: 1,
             announced: vec![(one, 1)],
             missed: vec![(three, two)],
+            tried: vec![(one, two)],
+            taken: vec![4],
             foreign: false,
             unclaimed: true,
         },

@@ -458,7 +458,9 @@ impl Engine {
         };
         let Some(c) = self.connections.get_mut(&handle) else { return };
         c.routing.retain(|peer| *peer != remote);
-        match local.map(|local| addr::with_port(addr::canonical(local), 0)) {
+        let able = self.open(handle).is_some_and(|c| c.ready != Ready::Over);
+        let Some(c) = self.connections.get_mut(&handle) else { return };
+        match local.filter(|_| able).map(|local| addr::with_port(addr::canonical(local), 0)) {
             Some(local)
                 if c.allows(&local) && self.host.usable(&local) && !c.failing(&local, &remote, now) =>
             {

@@ -33,11 +33,12 @@ pub use saved::Saved;
 
 use crate::addr;
 use crate::error::Error;
+use crate::quick::Map;
 use act::Outstanding;
 use connection::{Addition, Removal};
 use host::Host;
 use note::{add, admit, begin, credible, down, note, position, remove, seen, snapshot};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Subflows of one connection; the kernel sets no bound of its own.
@@ -62,9 +63,9 @@ struct Family {
 pub struct Engine {
     connections: BTreeMap<Handle, Box<Connection>>,
     host: Host,
-    by_token: HashMap<u32, Handle>,
-    by_key: HashMap<Key, Handle>,
-    families: HashMap<u64, Family>,
+    by_token: Map<u32, Handle>,
+    by_key: Map<Key, Handle>,
+    families: Map<u64, Family>,
     timers: BTreeSet<(Time, Handle)>,
     waiting: usize,
     /// `None`: nobody asked to be told.
@@ -72,7 +73,7 @@ pub struct Engine {
     handles: u64,
     tags: u64,
     commands: VecDeque<Command>,
-    outstanding: HashMap<u64, Outstanding>,
+    outstanding: Map<u64, Outstanding>,
     notices: VecDeque<Notice>,
     /// `None`: nobody asked to be told.
     incidents: Option<VecDeque<Incident>>,

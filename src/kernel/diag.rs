@@ -6,7 +6,7 @@ use super::netlink::{Message, Received, Refusal, Socket, find};
 use super::sockopt::Listed;
 use super::uapi::*;
 use crate::error::{Errno, KernelResult};
-use std::collections::HashMap;
+use crate::quick::Map;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -391,8 +391,8 @@ impl Diag {
     /// Every TCP socket of the namespace by its descriptor's inode, listeners,
     /// those without a descriptor and what the kernel keeps of ended ones left
     /// out: one dump for all, without taking a lock.
-    pub fn by_inode(&mut self) -> Result<HashMap<u64, Vec<Record>>, Refusal> {
-        let mut all: HashMap<u64, Vec<Record>> = HashMap::new();
+    pub fn by_inode(&mut self) -> Result<Map<u64, Vec<Record>>, Refusal> {
+        let mut all: Map<u64, Vec<Record>> = Map::default();
         self.dump(libc::IPPROTO_TCP, SUBFLOW_STATES, |record| {
             if record.inode != 0 {
                 all.entry(record.inode).or_default().push(record);

@@ -167,6 +167,9 @@ pub struct Settled {
 /// Looks at the socket of a call, and switches it where the call needs that.
 pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<Seen> {
     let socket = Socket::of(fd)?;
+    if !socket.mptcp && !matches!(asked.call, Call::Control | Call::Facts) {
+        return Err(socket.no_mptcp());
+    }
     let stage = socket.stage()?;
     let mut asked = asked.clone();
     // connect(AF_UNSPEC) drops list and control, and nothing tells of it where

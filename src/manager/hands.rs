@@ -19,8 +19,8 @@ use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, route, sockopt, uapi};
+use crate::quick::Map;
 use crate::stream::is_up;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -127,7 +127,7 @@ pub struct Look {
 #[derive(Debug, Default)]
 pub struct Census {
     /// TCP sockets by their descriptor's inode.
-    pub by_inode: HashMap<u64, Vec<Record>>,
+    pub by_inode: Map<u64, Vec<Record>>,
     /// MPTCP connections.
     pub connections: Vec<Record>,
 }

@@ -24,10 +24,11 @@ use crate::kernel::latch::Fault;
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, process, sockopt};
+use crate::quick::{Map, Set};
 use crate::stream::{Stage, is_up};
 use call::{Asked, Settled, Sight};
 use hands::{Census, Look};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use subscribers::Subscribers;
@@ -125,14 +126,14 @@ pub struct Manager {
     diag: Diag,
     diag_cookie: u64,
     engine: Engine,
-    prepared: HashMap<Key, Prepared>,
+    prepared: Map<Key, Prepared>,
     joins: Vec<JoinListener>,
     joins_checked: Time,
-    calls: HashMap<CallId, Calling>,
-    asking: HashMap<RequestId, CallId>,
+    calls: Map<CallId, Calling>,
+    asking: Map<RequestId, CallId>,
     outcomes: VecDeque<(CallId, Result<Answer>)>,
     numbers: u64,
-    lanes: HashMap<Lane, VecDeque<Todo>>,
+    lanes: Map<Lane, VecDeque<Todo>>,
     /// Lanes with something to do that nobody is at, in order.
     ready: VecDeque<Lane>,
     /// Those among them that take a thread of this namespace.
@@ -144,9 +145,9 @@ pub struct Manager {
     /// Not again before.
     survey_at: Time,
     /// Connections that something was heard of since the survey began.
-    touched: HashSet<u32>,
+    touched: Set<u32>,
     /// Those that the last step heard of: there just now.
-    fresh: HashSet<u32>,
+    fresh: Set<u32>,
     /// The socket that was connected last, and its token: most often the next
     /// that is told of.
     connected: Option<(Key, u32)>,
@@ -190,22 +191,22 @@ impl Manager {
             diag,
             diag_cookie,
             engine: Engine::default(),
-            prepared: HashMap::new(),
+            prepared: Map::default(),
             joins: Vec::new(),
             joins_checked: Time::ZERO,
-            calls: HashMap::new(),
-            asking: HashMap::new(),
+            calls: Map::default(),
+            asking: Map::default(),
             outcomes: VecDeque::new(),
             numbers: 0,
-            lanes: HashMap::new(),
+            lanes: Map::default(),
             ready: VecDeque::new(),
             away: Vec::new(),
             sweep_at: 64,
             unsure: false,
             surveying: false,
             survey_at: Time::ZERO,
-            touched: HashSet::new(),
-            fresh: HashSet::new(),
+            touched: Set::default(),
+            fresh: Set::default(),
             connected: None,
             subscribers: Subscribers::default(),
             service: Service::Claimed,
@@ -783,13 +784,13 @@ impl Manager {
         for look in looks {
             self.submit(Lane::Connection(look.token), Todo::Work(Work::Look(look)));
         }
-        let mut waiting: HashSet<u64> =
+        let mut waiting: Set<u64> =
             self.engine.connections().filter(|c| c.phase == Phase::Prepared).map(|c| c.key.cookie).collect();
         waiting.extend(self.subscribers.cookies());
         if waiting.is_empty() {
             return;
         }
-        let known: HashSet<Key> =
+        let known: Set<Key> =
             self.engine.connections().filter(|c| c.token.is_some()).map(|c| c.key).collect();
         for record in census.connections.iter().filter(|r| waiting.contains(&r.cookie)) {
             let key = Key { cookie: record.cookie, inode: record.inode };

@@ -132,6 +132,19 @@ impl Line {
         unix::send(self.fd.as_fd(), &message, attached, true)
     }
 
+    /// What the broker said before it closed the line.
+    fn last_words(&self) -> Option<Told> {
+        let mut buffer = [0u8; wire::LIMIT];
+        loop {
+            let received = unix::receive(self.fd.as_fd(), &mut buffer, true).ok().filter(|r| r.len > 0)?;
+            match wire::decode(buffer.get(..received.len)?) {
+                Ok(Reply { tag: 0, told }) => return Some(told),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// One question, one reply. An errno where the line is of no use any more.
     fn ask(
         &mut self,
@@ -146,7 +159,8 @@ impl Line {
         let fd = self.fd.as_fd();
         while let Err(errno) = unix::send(fd, &message, attached, true) {
             if errno != Errno(libc::EAGAIN) {
-                return Err(errno);
+                // It may have said why it hung up.
+                return self.last_words().ok_or(errno);
             }
             wait(fd, libc::POLLOUT, deadline)?;
         }

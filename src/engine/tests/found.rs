@@ -59,3 +59,23 @@ fn all_that_is_leaving_is_restored() {
     after.handle(Event::Restore(Box::new(saved.clone())), world.now);
     assert_eq!(after.save(&KEY), Some(saved));
 }
+
+#[test]
+fn a_route_that_comes_too_late_is_not_taken() {
+    for outcome in [Outcome::NotOurs, Outcome::NotReady] {
+        let mut engine = Engine::default();
+        let now = Time::from_secs(1);
+        let initial = (addr::with_port(local(0), 40000), remote(0));
+        let event =
+            Event::Snapshot { token: TOKEN, key: KEY, server: false, initial, ready: true, subflows: vec![] };
+        engine.handle(event, now);
+        let route = engine.poll_command().unwrap();
+        assert!(matches!(route.action, Action::Route { .. }));
+        let request = Request::Add(vec![local(1).into()]);
+        engine.handle(Event::Request { id: 1, key: KEY, request }, now);
+        let create = engine.poll_command().unwrap();
+        engine.handle(Event::Done { tag: create.tag, outcome }, now);
+        engine.handle(Event::Routed { tag: route.tag, local: Some(local(0)) }, now);
+        assert_eq!(engine.poll_command(), None, "{outcome:?}");
+    }
+}
