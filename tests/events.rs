@@ -9,6 +9,8 @@ use common::{Hosts, run, until};
 use mptcpapi::events::{self, ALL, About, CURRENT, Event, Next, Origin, What};
 use mptcpapi::{Usage, add, connect, connection_id, remove, socket, subflows};
 use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
@@ -375,7 +377,7 @@ fn what_is_no_subscription_is_refused() {
     let hosts = Hosts::new(1);
     let errno = |fd: &dyn AsFd| events::next(fd.as_fd()).map_err(|e| e.errno());
     let client = fresh();
-    let epoll = nix::sys::epoll::Epoll::new(nix::sys::epoll::EpollCreateFlags::empty()).unwrap();
+    let epoll = Epoll::new(EpollCreateFlags::empty()).unwrap();
     assert_eq!(errno(&client), Err(libc::EINVAL));
     assert_eq!(errno(&epoll.0), Err(libc::EINVAL));
     let told = events::subscribe(About::Process, ALL).unwrap();
@@ -392,4 +394,109 @@ fn what_is_no_subscription_is_refused() {
     assert_eq!(flaw.map_err(|e| e.errno()), Err(libc::EOPNOTSUPP));
     run("true");
     drop(hosts);
+}
+
+/// Every connection goes through the same five events, and has subscriptions
+/// of its own, all on one epoll descriptor: each is told of once, in order, and
+/// nobody is told of another's.
+fn many(connections: usize, each: usize) {
+    let hosts = Hosts::new(2);
+    hosts.there("sysctl -qw net.core.somaxconn=16384");
+    let (tell, told) = mpsc::channel();
+    let (end, ended) = mpsc::channel();
+    // The peer sends a byte to each, which makes it fully established.
+    let server = hosts.spawn(move || {
+        let listener = listener(v4(1, 2));
+        listener.set_nonblocking(true).unwrap();
+        tell.send(listener.local_addr().unwrap()).unwrap();
+        let mut streams = Vec::new();
+        while ended.try_recv().is_err() {
+            while let Ok((stream, _)) = listener.accept() {
+                (&stream).write_all(&[1]).unwrap();
+                streams.push(stream);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let addr = told.recv().unwrap();
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+    let began = Instant::now();
+    let mut sockets: Vec<(Option<OwnedFd>, u32)> = (0..connections).map(|_| (Some(fresh()), 0)).collect();
+    let mut hearers: Vec<(OwnedFd, usize)> = Vec::new();
+    for (socket, _) in &sockets {
+        let socket = socket.as_ref().unwrap();
+        add(socket, vec![v4(1, 1)], Usage::default()).unwrap();
+        for _ in 0..each {
+            let told = events::subscribe(About::Socket(socket.as_fd()), ALL).unwrap();
+            epoll.add(&told, EpollEvent::new(EpollFlags::EPOLLIN, hearers.len() as u64)).unwrap();
+            hearers.push((told, 0));
+        }
+    }
+    let subscribed = began.elapsed();
+    let expected = [What::Up, What::SubflowUp, What::Priority, What::SubflowDown, What::Down];
+    let (mut begun, mut done, mut wakes, mut calls) = (0, 0, 0u64, 0u64);
+    let mut ready = vec![EpollEvent::empty(); 64];
+    while done < hearers.len() {
+        while begun < connections && begun - done / each < 500 {
+            let (socket, id) = &mut sockets[begun];
+            *id = connect(socket.as_ref().unwrap(), &[addr]).unwrap();
+            begun += 1;
+        }
+        let n = epoll.wait(&mut ready, 5000u16).unwrap();
+        assert!(n > 0, "nothing for 5 s; {done} of {} done", hearers.len());
+        wakes += 1;
+        for at in ready[..n].iter().map(|event| event.data() as usize) {
+            let (told, step) = &mut hearers[at];
+            let (socket, id) = &mut sockets[at / each];
+            calls += 1;
+            loop {
+                let event = match events::next(&*told).unwrap() {
+                    Next::Nothing => break,
+                    Next::End => {
+                        assert_eq!(*step, expected.len());
+                        epoll.delete(&*told).unwrap();
+                        done += 1;
+                        break;
+                    }
+                    Next::Event(event) => event,
+                };
+                assert_eq!((Some(&event.what), event.connection), (expected.get(*step), *id), "{event:?}");
+                *step += 1;
+                // The first of the connection's goes on with it.
+                if at % each != 0 {
+                    continue;
+                }
+                let socket_now = || socket.as_ref().unwrap();
+                let (path, backup) = (vec![v4(2, 1)], Usage { backup: true, ..Usage::default() });
+                match event.what {
+                    What::Up => add(socket_now(), path, backup).unwrap(),
+                    What::SubflowUp => add(socket_now(), path, Usage::default()).unwrap(),
+                    What::Priority => remove(socket_now(), path).unwrap(),
+                    What::SubflowDown => *socket = None,
+                    _ => {}
+                }
+            }
+        }
+    }
+    println!(
+        "{} subscriptions in {subscribed:.2?}, {} events in {:.2?}: {wakes} wakes, {calls} descriptors",
+        hearers.len(),
+        hearers.len() * expected.len(),
+        began.elapsed() - subscribed
+    );
+    end.send(()).unwrap();
+    server.join().unwrap();
+}
+
+#[test]
+fn hundreds_hear_of_their_own() {
+    many(150, 2);
+}
+
+#[test]
+#[ignore = "takes half a minute: cargo test --test events -- --ignored --nocapture"]
+fn thousands_hear_of_their_own() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+    many(2500, 4);
 }

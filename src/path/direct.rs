@@ -40,13 +40,13 @@ struct Namespace {
     ended: HashMap<CallId, Result<Answer>>,
     watchers: Watchers,
     subscriptions: HashMap<SubscriberId, Subscription>,
+    /// Those among them that are about all connections.
+    of_all: Vec<SubscriberId>,
 }
 
 /// What somebody wants to hear, and what he has not read yet.
 struct Subscription {
     events: u32,
-    /// Of all connections.
-    all: bool,
     queue: Queue,
 }
 
@@ -60,7 +60,14 @@ impl Namespace {
         let manager = Manager::open(namespace, hands.family())?;
         hands.in_userspace_mode();
         let watchers = Watchers::new(namespace ^ process::monotonic().as_nanos() as u64);
-        Ok(Self { manager, hands, ended: HashMap::new(), watchers, subscriptions: HashMap::new() })
+        Ok(Self {
+            manager,
+            hands,
+            ended: HashMap::new(),
+            watchers,
+            subscriptions: HashMap::new(),
+            of_all: Vec::new(),
+        })
     }
 
     fn is(&self, namespace: u64) -> bool {
@@ -132,9 +139,10 @@ impl Namespace {
     /// Gives what there is to tell to those who asked.
     fn deliver(&mut self) {
         let mut touched = Vec::new();
-        while let Some(Tiding { to, only, event, .. }) = self.manager.poll_tiding() {
-            let all = self.subscriptions.iter().filter(|(id, s)| !only && s.all && !to.contains(id));
-            let to: Vec<SubscriberId> = to.iter().chain(all.map(|(id, _)| id)).copied().collect();
+        while let Some(Tiding { mut to, only, event, .. }) = self.manager.poll_tiding() {
+            if !only {
+                to.extend(&self.of_all);
+            }
             for id in to {
                 let Some(subscription) = self.subscriptions.get_mut(&id) else { continue };
                 match event {
@@ -164,6 +172,7 @@ impl Namespace {
     fn clear(&mut self) {
         while let Some(gone) = self.watchers.poll_closed() {
             if self.subscriptions.remove(&gone.id()).is_some() {
+                self.of_all.retain(|id| *id != gone.id());
                 self.manager.unsubscribe(gone.id());
             }
         }
@@ -178,10 +187,10 @@ impl Namespace {
         }
         let current = events & events::CURRENT != 0;
         let limit = if socket.is_some_and(|(_, _, listens)| !listens) { FEW } else { MANY };
-        let all = socket.is_none();
-        self.subscriptions.insert(id, Subscription { events, all, queue: Queue::new(limit) });
+        self.subscriptions.insert(id, Subscription { events, queue: Queue::new(limit) });
         let begun = match socket {
             None => {
+                self.of_all.push(id);
                 self.manager.subscribe_all(id, current, |_| true);
                 self.deliver();
                 Ok(())
