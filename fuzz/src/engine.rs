@@ -138,9 +138,9 @@ impl World {
                 Event::Endpoints { endpoints, limits, serve: script.upto(3)? != 0 }
             }
             _ => {
-                self.keeps = script.bit()?;
+                self.keeps = true;
                 for engine in [&mut self.engine, &mut self.twin] {
-                    engine.keep_changes(self.keeps);
+                    engine.keep_changes(true);
                     while engine.poll_changed().is_some() {}
                 }
                 self.durable = durable(&self.engine);
