@@ -85,8 +85,10 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pair {
     /// Canonical; `None` where it plays no part.
+    #[serde(with = "crate::wire::scoped")]
     pub local: Option<SocketAddr>,
     /// Canonical.
+    #[serde(with = "crate::wire::scoped")]
     pub remote: SocketAddr,
     /// The connection's first.
     pub initial: bool,
@@ -173,7 +175,7 @@ pub fn subscribe(about: About<'_>, events: u32) -> Result<OwnedFd> {
 }
 
 /// What a subscription has to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// This.
     Event(Event),
@@ -276,6 +278,15 @@ impl Queue {
     pub fn pop(&mut self) -> Next {
         match self.events.pop_front() {
             Some(event) => Next::Event(event),
+            None if self.ended => Next::End,
+            None => Next::Nothing,
+        }
+    }
+
+    /// What is first.
+    pub fn peek(&self) -> Next {
+        match self.events.front() {
+            Some(event) => Next::Event(*event),
             None if self.ended => Next::End,
             None => Next::Nothing,
         }

@@ -8,9 +8,11 @@ use crate::journal::{Item, Journal, Owner, Past};
 use crate::links::Links;
 use crate::log::log;
 use crate::policy::Policy;
+use crate::subscriptions::{Flow, Subscriptions, Who};
 use crate::turns::Turns;
 use crate::warden::Timer;
 use mptcpapi::engine::{Key, Phase};
+use mptcpapi::events;
 use mptcpapi::kernel::{sockopt, unix};
 use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
 use mptcpapi::stream::Socket;
@@ -140,6 +142,7 @@ pub struct Broker {
     /// Switches that were cut short since that was last told.
     cut: u64,
     clients: HashMap<ClientId, Client>,
+    subscriptions: Subscriptions,
     numbers: ClientId,
     users: HashMap<u32, User>,
     /// Whose a socket is, from the first request to its end, by cookie.
@@ -220,6 +223,7 @@ impl Broker {
             warden,
             cut: 0,
             clients: HashMap::new(),
+            subscriptions: Subscriptions::default(),
             numbers: 16,
             users: HashMap::new(),
             owners: HashMap::new(),
@@ -470,6 +474,7 @@ impl Broker {
                 }
                 LINKS => self.links.read(&mut self.manager),
                 client => {
+                    self.tell(client);
                     if let Some(uid) = self.clients.get(&client).map(|client| client.uid) {
                         self.calling.push(uid, client);
                     }
@@ -481,6 +486,7 @@ impl Broker {
             self.heed(client);
         }
         self.manager.step();
+        self.tell_subscribers();
         for Ended { user, fd, parting } in self.finish_calls() {
             match Arc::try_unwrap(fd) {
                 Ok(fd) => self.part(user, fd, parting),
@@ -505,6 +511,7 @@ impl Broker {
     /// descriptors are to be closed, away from here, and the answers given.
     pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<Ended> {
         self.manager.report(lane, call, found);
+        self.tell_subscribers();
         self.finish_calls()
     }
 
@@ -593,6 +600,13 @@ impl Broker {
             _ => return self.dismiss(id),
         };
         let fds = std::mem::take(&mut received.fds);
+        if self.subscriptions.is_active(id) {
+            // It has nothing to say.
+            if !fds.is_empty() {
+                self.scrap(uid, fds);
+            }
+            return self.dismiss(id);
+        }
         let bytes = buffer.get(..received.len).unwrap_or_default();
         let request = if received.truncated { Err(wire::Flaw::Shape) } else { wire::decode(bytes) };
         let well = match &request {
@@ -604,7 +618,7 @@ impl Broker {
                 let refused = match fds.into_iter().next() {
                     Some(fd) => self.asked(id, uid, tag, ask, fd),
                     None => {
-                        let told = self.told(id, uid, ask);
+                        let told = self.told(id, uid, tag, ask);
                         self.answer(id, tag, &told);
                         None
                     }
@@ -632,8 +646,12 @@ impl Broker {
     }
 
     /// What is asked without a socket.
-    fn told(&mut self, id: ClientId, uid: u32, ask: Ask) -> Told {
+    fn told(&mut self, id: ClientId, uid: u32, tag: u32, ask: Ask) -> Told {
         match ask {
+            Ask::SubscribeAll { events } => match self.subscribe_all(id, uid, tag, events) {
+                Ok(()) => Told::Done,
+                Err(error) => Told::from(Err(error)),
+            },
             Ask::Closed(keys) => {
                 // What has connected meanwhile goes on: others may have it.
                 self.manager.step();
@@ -694,6 +712,10 @@ impl Broker {
                 self.notice_changes();
                 None
             }
+            Ask::Subscribe { events } => match self.subscribe(id, uid, key, &fd, tag, events) {
+                Ok(call) => Some(call),
+                Err(error) => return Some((error, fd)),
+            },
             ask => match ask.into_call() {
                 Some(Ok(call)) => Some(call),
                 Some(Err(error)) => return Some((error, fd)),
@@ -705,7 +727,12 @@ impl Broker {
             self.part(uid, fd, Parting { client: id, tag, told: Told::Done });
             return None;
         };
-        let registers = !matches!(call, Call::Control | Call::Facts);
+        if let (Call::BeforeConnect(_), Some(who)) = (&call, self.who(id))
+            && self.subscriptions.is_wide(who)
+        {
+            self.manager.expect(key, who.number());
+        }
+        let registers = !matches!(call, Call::Control | Call::Facts | Call::Subscribe { .. });
         if registers && let Err(error) = self.register(id, uid, key) {
             return Some((error, fd));
         }
@@ -871,12 +898,99 @@ impl Broker {
     fn answer(&mut self, id: ClientId, tag: u32, told: &Told) {
         let Some(client) = self.clients.get(&id) else { return };
         // One that doesn't read its answers is none.
-        if say(&client.fd, tag, told) { self.listen_to(id) } else { self.dismiss(id) }
+        if !say(&client.fd, tag, told) {
+            return self.dismiss(id);
+        }
+        if self.subscriptions.has(id) {
+            if *told == Told::Done {
+                self.subscriptions.activate(id);
+            } else {
+                self.unsubscribe(id);
+            }
+        }
+        self.listen_to(id);
+        self.tell(id);
+    }
+
+    fn who(&self, id: ClientId) -> Option<Who> {
+        self.clients.get(&id).map(|client| Who { uid: client.uid, pid: client.pid })
+    }
+
+    /// A client is to be told of what happens to a socket: the call that looks
+    /// at it.
+    fn subscribe(
+        &mut self,
+        id: ClientId,
+        uid: u32,
+        key: Key,
+        fd: &OwnedFd,
+        tag: u32,
+        events: u32,
+    ) -> Result<Call, Error> {
+        let Some(client) = self.clients.get(&id) else {
+            return Err(Error::new(libc::EIO, "the client is gone"));
+        };
+        let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
+        let who = Who { uid, pid: client.pid };
+        self.subscriptions.add(id, &client.fd, who, Some(key), listens, tag, events)?;
+        Ok(Call::Subscribe { id, current: events & events::CURRENT != 0 })
+    }
+
+    /// A client is to be told of all that its process has made known.
+    fn subscribe_all(&mut self, id: ClientId, uid: u32, tag: u32, events: u32) -> Result<(), Error> {
+        self.charge(uid)?;
+        let Some(client) = self.clients.get(&id) else {
+            return Err(Error::new(libc::EIO, "the client is gone"));
+        };
+        let who = Who { uid, pid: client.pid };
+        self.subscriptions.add(id, &client.fd, who, None, true, tag, events)?;
+        let (subscriptions, owners) = (&self.subscriptions, &self.owners);
+        self.manager.subscribe_all(id, events & events::CURRENT != 0, |key, whose, to| {
+            let owner = owners.get(&key.cookie).map(|owner| Who { uid: owner.uid, pid: owner.pid });
+            subscriptions.is_mine(who, owner, to) || whose == Some(who.number())
+        });
+        self.tell_subscribers();
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, id: ClientId) {
+        if self.subscriptions.remove(id) {
+            self.manager.unsubscribe(id);
+        }
+    }
+
+    /// Gives what there is to tell to those who asked.
+    fn tell_subscribers(&mut self) {
+        let mut touched = BTreeSet::new();
+        while let Some(tiding) = self.manager.poll_tiding() {
+            let owner = self.owners.get(&tiding.key.cookie);
+            let owner = owner.map(|owner| Who { uid: owner.uid, pid: owner.pid });
+            touched.extend(self.subscriptions.take(tiding, owner));
+        }
+        for id in touched {
+            self.tell(id);
+        }
+    }
+
+    /// Tells a client what waits for it.
+    fn tell(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(&id) else { return };
+        let was_blocked = self.subscriptions.is_blocked(id);
+        match self.subscriptions.tell(id, &client.fd) {
+            Flow::Done => {}
+            Flow::Blocked if was_blocked => {}
+            Flow::Blocked => self.listen_to(id),
+            Flow::Over => self.dismiss(id),
+        }
     }
 
     fn listen_to(&mut self, id: ClientId) {
         let Some(client) = self.clients.get(&id) else { return };
-        let mut event = EpollEvent::new(listen_once(), id);
+        let mut flags = listen_once();
+        if self.subscriptions.is_blocked(id) {
+            flags |= EpollFlags::EPOLLOUT;
+        }
+        let mut event = EpollEvent::new(flags, id);
         if self.epoll.modify(&client.fd, &mut event).is_err() {
             self.dismiss(id);
         }
@@ -885,6 +999,7 @@ impl Broker {
     /// A client is gone, or sent away.
     fn dismiss(&mut self, id: ClientId) {
         let Some(client) = self.clients.remove(&id) else { return };
+        self.unsubscribe(id);
         let _ = self.epoll.delete(&client.fd);
         if let Some(user) = self.users.get_mut(&client.uid) {
             user.clients = user.clients.saturating_sub(1);

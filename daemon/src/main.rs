@@ -8,6 +8,7 @@ mod journal;
 mod links;
 mod log;
 mod policy;
+mod subscriptions;
 mod turns;
 mod warden;
 

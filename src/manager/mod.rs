@@ -867,23 +867,26 @@ impl Manager {
         self.prepared.entry(key).or_default().bound = bound;
     }
 
-    /// Notes what the application's own connect(2) has shown; no token: that it
-    /// is plain TCP. Whether [`Manager::note_connection`] is to follow.
-    pub fn note_connected(&mut self, key: Key, token: u32) -> bool {
-        if token != 0 {
-            self.connected = Some((key, token));
-        }
-        self.subscribers.wants(&key, token)
+    /// Notes what the application's own connect(2) has shown.
+    pub fn note_connected(&mut self, key: Key, token: u32) {
+        self.connected = Some((key, token));
     }
 
-    /// Notes a connection of the application's own.
-    pub fn note_connection(&mut self, key: Key, token: u32, ends: (SocketAddr, SocketAddr)) {
+    /// Notes that somebody is about to connect a socket, for those who ask
+    /// about all that is his.
+    pub fn expect(&mut self, key: Key, whose: u64) {
+        self.subscribers.expect(key, whose);
+    }
+
+    /// Whether somebody waits to hear of this socket's connection.
+    pub fn waits_for(&self, key: &Key) -> bool {
+        self.subscribers.waits_for(key)
+    }
+
+    /// Notes that it is connected, and plain TCP.
+    pub fn note_plain(&mut self, key: Key, ends: (SocketAddr, SocketAddr)) {
         let ends = (addr::canonical(ends.0), addr::canonical(ends.1));
-        if token == 0 {
-            self.subscribers.is_plain(key, ends, Self::now());
-        } else {
-            self.subscribers.met(token, key, ends, &self.engine, Self::now());
-        }
+        self.subscribers.is_plain(key, ends, Self::now());
     }
 
     /// Notes a socket that was made under control.
@@ -952,7 +955,12 @@ impl Manager {
 
     /// Somebody is to be told of all connections that are known here and that
     /// `mine` says; of what is there as well if `current`.
-    pub fn subscribe_all(&mut self, id: SubscriberId, current: bool, mine: impl Fn(&Key) -> bool) {
+    pub fn subscribe_all(
+        &mut self,
+        id: SubscriberId,
+        current: bool,
+        mine: impl Fn(&Key, Option<u64>, &[SubscriberId]) -> bool,
+    ) {
         self.subscribers.add_all(id, current, mine, &self.engine, Self::now());
         self.engine.keep_incidents(true);
     }

@@ -47,6 +47,8 @@ pub struct Tiding {
     pub to: Vec<SubscriberId>,
     /// The connection.
     pub key: Key,
+    /// Who said that he would connect it ([`Subscribers::expect`]).
+    pub whose: Option<u64>,
     /// Only `to` are concerned.
     pub only: bool,
     /// What they are told.
@@ -79,6 +81,7 @@ struct Watched {
     initial: (SocketAddr, SocketAddr),
     initial_gone: bool,
     server: Option<bool>,
+    whose: Option<u64>,
     to: Vec<SubscriberId>,
     /// Established subflows, canonical; `None` where events were lost.
     up: Option<Vec<(SocketAddr, SocketAddr)>>,
@@ -105,6 +108,8 @@ const LOOK_FIRST: Time = Time::from_secs(1);
 const LOOK_LAST: Time = Time::from_secs(64);
 /// Events remembered while sockets are looked at.
 const RECENT: usize = 65536;
+/// Sockets that one says to be about to connect.
+const EXPECTED: usize = 1024;
 
 /// All subscriptions of a namespace.
 #[derive(Debug, Default)]
@@ -117,6 +122,10 @@ pub struct Subscribers {
     /// Listeners that are closed, with connections that are not.
     closed: HashSet<SubscriberId>,
     all: usize,
+    /// Sockets about to be connected, by cookie, with their inodes.
+    expected: HashMap<u64, (u64, u64)>,
+    /// The same in order, for each who expects them.
+    expecting: HashMap<u64, VecDeque<u64>>,
     looks: BTreeSet<(Time, u32)>,
     told: VecDeque<Tiding>,
     /// What happened while sockets were looked at.
@@ -150,7 +159,10 @@ impl Subscribers {
 
     /// Whether a new connection may concern anybody.
     pub fn awaits(&self) -> bool {
-        !(self.listeners.is_empty() && self.sockets.is_empty() && self.coming.is_empty())
+        !(self.listeners.is_empty()
+            && self.sockets.is_empty()
+            && self.coming.is_empty()
+            && self.expected.is_empty())
     }
 
     /// Whether one with this cookie does.
@@ -158,6 +170,7 @@ impl Subscribers {
         self.listeners.contains_key(&cookie)
             || self.sockets.contains_key(&cookie)
             || self.coming_cookies.contains_key(&cookie)
+            || self.expected.contains_key(&cookie)
     }
 
     /// The cookies that somebody waits for.
@@ -245,7 +258,7 @@ impl Subscribers {
     fn make_up(&mut self, id: SubscriberId, from: u64, engine: &Engine) {
         let skip = usize::try_from(from.saturating_sub(self.recent_from)).unwrap_or(usize::MAX);
         if from < self.recent_from {
-            self.tell(vec![id], Key::default(), true, Told::Doubt(Time::ZERO));
+            self.tell(vec![id], Told::Doubt(Time::ZERO));
         }
         let missed: Vec<_> = self.recent.iter().skip(skip).copied().collect();
         for (event, key, time) in missed {
@@ -277,7 +290,7 @@ impl Subscribers {
         &mut self,
         id: SubscriberId,
         current: bool,
-        mine: impl Fn(&Key) -> bool,
+        mine: impl Fn(&Key, Option<u64>, &[SubscriberId]) -> bool,
         engine: &Engine,
         now: Time,
     ) {
@@ -288,8 +301,9 @@ impl Subscribers {
             self.insert_known(connection, now);
         }
         if current {
+            let is_mine = |watched: &Watched| mine(&watched.key, watched.whose, &watched.to);
             let mut tokens: Vec<u32> =
-                self.connections.iter().filter(|(_, watched)| mine(&watched.key)).map(|(t, _)| *t).collect();
+                self.connections.iter().filter(|(_, watched)| is_mine(watched)).map(|(t, _)| *t).collect();
             tokens.sort_unstable();
             for token in tokens {
                 self.tell_current(token, id, engine, now);
@@ -307,6 +321,8 @@ impl Subscribers {
             Some(Target::All) => {
                 self.all -= 1;
                 if self.all == 0 {
+                    self.expected.clear();
+                    self.expecting.clear();
                     self.retain(|watched| !watched.to.is_empty());
                 }
             }
@@ -355,6 +371,7 @@ impl Subscribers {
             initial: found.initial,
             initial_gone: !found.subflows.contains(&found.initial),
             server: found.server,
+            whose: None,
             to: Vec::new(),
             up: Some(found.subflows),
             announced: Vec::new(),
@@ -523,7 +540,12 @@ impl Subscribers {
         if self.connections.get(&token).is_some_and(|known| known.key == key && known.initial == initial) {
             return;
         }
-        let known = self.all > 0 && engine.is_claimed(&key);
+        let expected = self.expected.get(&key.cookie).filter(|(inode, _)| *inode == key.inode && !server);
+        let whose = expected.map(|(_, whose)| *whose);
+        if whose.is_some() {
+            self.expected.remove(&key.cookie);
+        }
+        let known = self.all > 0 && (whose.is_some() || engine.is_claimed(&key));
         if to.is_empty() && !known {
             return;
         }
@@ -535,7 +557,7 @@ impl Subscribers {
         }
         self.insert(Found { token, initial, server: Some(server), subflows: vec![initial] }, key, now);
         if let Some(watched) = self.connections.get_mut(&token) {
-            watched.to = to;
+            (watched.to, watched.whose) = (to, whose);
         }
         self.tell_all(token, up(token, initial, server, now));
     }
@@ -591,26 +613,25 @@ impl Subscribers {
         self.tell_all(token, told);
     }
 
-    /// Whether a connection that the application has made itself concerns
-    /// anybody who would not hear of it otherwise.
-    pub fn wants(&self, key: &Key, token: u32) -> bool {
-        let waits = self.sockets.get(&key.cookie).into_iter().flatten().any(|(inode, _)| *inode == key.inode);
-        if token == 0 { waits } else { self.all > 0 && !waits && !self.connections.contains_key(&token) }
+    /// Somebody is about to connect a socket: whoever asks about all that he
+    /// has made known is to be told of the connection. Where he says so of many
+    /// and connects few, the oldest count no more.
+    pub fn expect(&mut self, key: Key, whose: u64) {
+        if self.all == 0 || self.expected.insert(key.cookie, (key.inode, whose)).is_some() {
+            return;
+        }
+        let order = self.expecting.entry(whose).or_default();
+        order.push_back(key.cookie);
+        if order.len() > EXPECTED {
+            if let Some(oldest) = order.pop_front() {
+                self.expected.remove(&oldest);
+            }
+        }
     }
 
-    /// Such a connection: whoever asks about all is told of it.
-    pub fn met(
-        &mut self,
-        token: u32,
-        key: Key,
-        initial: (SocketAddr, SocketAddr),
-        engine: &Engine,
-        now: Time,
-    ) {
-        if !engine.is_claimed(&key) {
-            self.insert(Found { token, initial, server: Some(false), subflows: vec![initial] }, key, now);
-            self.tell_all(token, up(token, initial, false, now));
-        }
+    /// Whether somebody waits for this socket's connection.
+    pub fn waits_for(&self, key: &Key) -> bool {
+        self.sockets.get(&key.cookie).into_iter().flatten().any(|(inode, _)| *inode == key.inode)
     }
 
     /// A connection that the application has made itself is plain TCP.
@@ -628,8 +649,8 @@ impl Subscribers {
         let (local, remote) = ends;
         let pair = Pair { local: Some(local), initial: true, ..Pair::remote(remote) };
         let fallback = Event { subflow: Some(pair), ..Event::new(What::Fallback, 0, now) };
-        self.tell(to.clone(), key, false, Told::Event(fallback));
-        self.tell(to, key, true, Told::End);
+        self.tell_of((to.clone(), key, None), fallback);
+        self.tell(to, Told::End);
     }
 
     /// Connections that are to be looked at now.
@@ -694,7 +715,7 @@ impl Subscribers {
         if self.closed.contains(&id) && !self.connections.values().any(|watched| watched.to.contains(&id)) {
             self.closed.remove(&id);
             self.targets.remove(&id);
-            self.tell(vec![id], Key::default(), true, Told::End);
+            self.tell(vec![id], Told::End);
         }
     }
 
@@ -702,13 +723,13 @@ impl Subscribers {
     /// connected have ended.
     pub fn sweep(&mut self, open: &HashSet<u64>) {
         let mut gone = Vec::new();
-        for (cookie, waiting) in &self.sockets {
+        for waiting in self.sockets.values() {
             let closed = waiting.iter().filter(|(inode, _)| !open.contains(inode));
-            gone.extend(closed.map(|(inode, id)| (Key { cookie: *cookie, inode: *inode }, *id)));
+            gone.extend(closed.map(|(_, id)| *id));
         }
-        for (key, id) in gone {
+        for id in gone {
             self.remove(id);
-            self.tell(vec![id], key, true, Told::End);
+            self.tell(vec![id], Told::End);
         }
     }
 
@@ -718,7 +739,7 @@ impl Subscribers {
             return;
         }
         let to = self.targets.keys().copied().collect();
-        self.tell(to, Key::default(), true, Told::Doubt(now));
+        self.tell(to, Told::Doubt(now));
         for (token, watched) in &mut self.connections {
             watched.up = None;
             self.looks.remove(&(watched.due, *token));
@@ -731,12 +752,12 @@ impl Subscribers {
     fn end(&mut self, token: u32, origin: Origin, now: Time) {
         let Some(watched) = self.drop_connection(token) else { return };
         let down = Event { origin, ..Event::new(What::Down, token, now) };
-        self.tell(watched.to.clone(), watched.key, false, Told::Event(down));
+        self.tell_of((watched.to.clone(), watched.key, watched.whose), down);
         let (listeners, mut ended): (Vec<_>, Vec<_>) =
             watched.to.into_iter().partition(|id| matches!(self.targets.get(id), Some(Target::Listener(_))));
         ended.retain(|id| self.targets.remove(id).is_some());
         if !ended.is_empty() {
-            self.tell(ended, watched.key, true, Told::End);
+            self.tell(ended, Told::End);
         }
         for id in listeners {
             self.end_listener(id);
@@ -746,7 +767,6 @@ impl Subscribers {
     /// Tells one of what is there.
     fn tell_current(&mut self, token: u32, id: SubscriberId, engine: &Engine, now: Time) {
         let Some(watched) = self.connections.get(&token) else { return };
-        let key = watched.key;
         let known = engine.by_token(token);
         let (local, remote) = watched.initial;
         let first = Pair { local: Some(local), initial: true, ..Pair::remote(remote) };
@@ -762,20 +782,28 @@ impl Subscribers {
             events.push(Event { subflow, addr_id: *addr_id, ..Event::new(What::PeerAddr, token, now) });
         }
         for event in events {
-            self.tell(vec![id], key, true, Told::Event(event));
+            self.tell(vec![id], Told::Event(event));
         }
     }
 
     fn tell_all(&mut self, token: u32, event: Event) {
         if let Some(watched) = self.connections.get(&token) {
-            let (to, key) = (watched.to.clone(), watched.key);
-            self.tell(to, key, false, Told::Event(event));
+            self.tell_of((watched.to.clone(), watched.key, watched.whose), event);
         }
     }
 
-    fn tell(&mut self, to: Vec<SubscriberId>, key: Key, only: bool, event: Told) {
-        if !to.is_empty() || (!only && self.all > 0) {
-            self.told.push_back(Tiding { to, key, only, event });
+    /// Tells these only.
+    fn tell(&mut self, to: Vec<SubscriberId>, event: Told) {
+        if !to.is_empty() {
+            self.told.push_back(Tiding { to, key: Key::default(), whose: None, only: true, event });
+        }
+    }
+
+    /// Tells whoever asks about all as well.
+    fn tell_of(&mut self, watched: (Vec<SubscriberId>, Key, Option<u64>), event: Event) {
+        let (to, key, whose) = watched;
+        if !to.is_empty() || self.all > 0 {
+            self.told.push_back(Tiding { to, key, whose, only: false, event: Told::Event(event) });
         }
     }
 }
@@ -798,7 +826,8 @@ fn drop_from<T>(map: &mut HashMap<u64, Vec<T>>, at: u64, gone: impl Fn(&T) -> bo
 }
 
 fn ends(pair: &pm::Pair) -> (SocketAddr, SocketAddr) {
-    (addr::canonical(pair.local), addr::canonical(pair.remote))
+    let scoped = |addr| addr::canonical(super::scoped(addr, pair.ifindex));
+    (scoped(pair.local), scoped(pair.remote))
 }
 
 impl Pair {

@@ -191,7 +191,7 @@ impl Namespace {
         let begun = match socket {
             None => {
                 self.of_all.push(id);
-                self.manager.subscribe_all(id, current, |_| true);
+                self.manager.subscribe_all(id, current, |_, _, _| true);
                 self.deliver();
                 Ok(())
             }
@@ -226,6 +226,9 @@ impl Namespace {
         call: Call,
         fd: BorrowedFd<'_>,
     ) -> std::result::Result<Result<Answer>, CallId> {
+        if let Call::BeforeConnect(_) = call {
+            self.manager.expect(key, 0);
+        }
         let id = self.manager.call(key, call, Leave { servers: Servers::Never, peers: true, local: false });
         self.work(Some(fd));
         self.ended.remove(&id).ok_or(id)
@@ -449,10 +452,12 @@ impl PathControl for Direct {
         let of_socket = sockopt::netns_cookie(socket.fd).unwrap_or(0);
         let mut namespaces = lock(state);
         let Some(namespace) = namespaces.iter_mut().find(|n| n.is(of_socket)) else { return };
-        if namespace.manager.note_connected(key, token)
+        if token != 0 {
+            namespace.manager.note_connected(key, token);
+        } else if namespace.manager.waits_for(&key)
             && let (Ok(local), Ok(remote)) = (sockopt::sockname(socket.fd), sockopt::peername(socket.fd))
         {
-            namespace.manager.note_connection(key, token, (local, remote));
+            namespace.manager.note_plain(key, (local, remote));
             namespace.deliver();
         }
     }

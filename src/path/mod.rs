@@ -134,12 +134,19 @@ pub fn existing(socket: &Socket<'_>) -> Option<&'static dyn PathControl> {
 
 /// Does what there is to do for a descriptor of [`PathControl::subscribe`]'s.
 pub fn serve(fd: BorrowedFd<'_>) -> Result<()> {
-    direct::serve(fd)
+    match direct::serve(fd) {
+        // The broker does it all.
+        Err(error) if error.errno() == libc::EINVAL && broker::is_line(fd) => Ok(()),
+        result => result,
+    }
 }
 
 /// The next event of a descriptor of [`PathControl::subscribe`]'s.
 pub fn next_event(fd: BorrowedFd<'_>) -> Result<events::Next> {
-    direct::next_event(fd)
+    match direct::next_event(fd) {
+        Err(error) if error.errno() == libc::EINVAL && broker::is_line(fd) => broker::next_event(fd),
+        result => result,
+    }
 }
 
 /// The list of a socket, `None` where it has none.
