@@ -5,7 +5,7 @@
  *
  * lab:
  * lab: --userspace
- * lab: --broker= T_USER=1
+ * lab: --broker=--config=ctests/generous.toml T_USER=1
  */
 #include "raw.h"
 

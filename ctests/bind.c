@@ -164,6 +164,24 @@ static void bound(const struct fam *f)
 	close(c);
 }
 
+/* close() closes: nobody else has the descriptor any more, and the port is free. */
+static void closed(const struct fam *f)
+{
+	int i, c, port = 45020 + (int)(f - t_fams);
+
+	for (i = 0; i < 200 && !t_failed; i++) {
+		c = fresh(f);
+		REQUIRE(!do_bind(c, at(f->p1, port)));
+		if (i % 2)
+			OK(set_int(c, TCP_MULTIPATH_ENABLE, 1));
+		else
+			OK(add(c, f->p2));
+		if (i % 4 > 1)
+			FAILS(EADDRNOTAVAIL, rem(c, f->p3));
+		close(c);
+	}
+}
+
 static void device(const struct fam *f)
 {
 	struct pair p;
@@ -262,6 +280,7 @@ int main(void)
 		if (kernel_pm())
 			unbound(&t_fams[i]);
 		bound(&t_fams[i]);
+		closed(&t_fams[i]);
 		if (i < 2)
 			device(&t_fams[i]);
 	}

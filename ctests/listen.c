@@ -8,7 +8,7 @@
  * lab:
  * lab: --broker= --user --userspace
  * lab: --broker= --user
- * lab: --broker=--config=ctests/servers.toml --user T_SERVERS=1
+ * lab: --broker=--config=ctests/generous.toml --user T_SERVERS=1
  */
 #include "raw.h"
 
@@ -249,6 +249,8 @@ int main(void)
 			refused(&t_fams[i]);
 	}
 	t_ctx = "";
+	/* With the last listener that has a list the namespace gets its mode back. */
+	AWAIT_FOR(15, kernel_pm() == !userspace);
 	CHECK(open_fds() - before <= t_own_fds());
 	return t_done();
 }

@@ -2,7 +2,8 @@
 /*
  * Two users. While the broker works for one, all that the other does stays the
  * in-kernel path manager's, with the endpoints of `ip mptcp`; and what one asks of
- * the broker touches nothing of the other's.
+ * the broker touches nothing of the other's. Nor does it open new reach: without the
+ * policy's leave no subflow goes where the peer itself did not call.
  *
  * lab: --broker= T_USER=1
  */
@@ -122,6 +123,25 @@ static void same_numbers(void)
 	pair_close(&p);
 }
 
+/* Further addresses of the peer by the caller's word: tried in turn, but no subflow
+ * goes there. */
+static void named_peers(void)
+{
+	struct pair p = pair_listen("::", IPPROTO_MPTCP);
+	char peers[128];
+
+	p.c = (int)OK(mptcp_socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+	OK(add(p.c, "10.1.0.1 fd02::1"));
+	snprintf(peers, sizeof peers, "%s %s", at("fd09::1", p.port), at("10.9.0.1", p.port));
+	OK(connx(p.c, peers, NULL));
+	p.s = t_accept(p.l);
+	settle(&p);
+	ALWAYS(!strcmp(locals(p.c), "fd02::1"), 200);
+	CHECK_STR(paddrs_np(p.c), "fd09::1");
+	settle(&p);
+	pair_close(&p);
+}
+
 int main(void)
 {
 	pid_t pid;
@@ -136,5 +156,6 @@ int main(void)
 	busy(pid);
 	sh("ip mptcp endpoint flush");
 	same_numbers();
+	named_peers();
 	return t_done();
 }

@@ -245,11 +245,12 @@ T double t_now(void)
 }
 
 /* AWAIT(cond): until it holds, at most 5 seconds; then it is a failure. */
-#define AWAIT(cond) do { \
-	double end_ = t_now() + 5; \
+#define AWAIT(cond) AWAIT_FOR(5, cond)
+#define AWAIT_FOR(seconds, cond) do { \
+	double end_ = t_now() + (seconds); \
 	while (!(cond)) { \
 		if (t_now() > end_) { \
-			t_fail(__FILE__, __LINE__, "not within 5 s: %s", #cond); \
+			t_fail(__FILE__, __LINE__, "not within %d s: %s", (seconds), #cond); \
 			break; \
 		} \
 		poll(NULL, 0, 2); \

@@ -144,15 +144,16 @@ fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32>
             format!("the socket is connected to {peer}, not to one of the list"),
         ));
     }
-    Ok(match sockopt::info(socket.fd) {
-        Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => {
-            if let Some(control) = path::existing(socket) {
-                control.connected(key, info.token);
-            }
-            info.token
-        }
+    let token = match sockopt::info(socket.fd) {
+        Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => info.token,
         _ => 0,
-    })
+    };
+    if socket.mptcp
+        && let Some(control) = path::existing(socket)
+    {
+        control.connected(socket, key, token);
+    }
+    Ok(token)
 }
 
 /// The position after a failed attempt; the last attempt's error where there

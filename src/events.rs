@@ -85,8 +85,10 @@ pub enum Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pair {
     /// Canonical; `None` where it plays no part.
+    #[serde(with = "crate::wire::scoped")]
     pub local: Option<SocketAddr>,
     /// Canonical.
+    #[serde(with = "crate::wire::scoped")]
     pub remote: SocketAddr,
     /// The connection's first.
     pub initial: bool,
@@ -173,7 +175,7 @@ pub fn subscribe(about: About<'_>, events: u32) -> Result<OwnedFd> {
 }
 
 /// What a subscription has to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// This.
     Event(Event),
@@ -236,7 +238,9 @@ impl Queue {
         if self.ended {
             return;
         }
-        if self.events.len() < self.limit {
+        // The end of a connection is told in any case, behind what was lost.
+        if self.events.len() < self.limit || (event.what == What::Down && self.events.len() <= self.limit + 1)
+        {
             self.events.push_back(event);
             return;
         }
@@ -265,18 +269,24 @@ impl Queue {
         }
     }
 
-    /// Nothing follows but this, which is told in any case.
-    pub fn end(&mut self, last: Option<Event>) {
-        if !self.ended {
-            self.events.extend(last);
-            self.ended = true;
-        }
+    /// Nothing follows.
+    pub fn end(&mut self) {
+        self.ended = true;
     }
 
     /// Takes the first out.
     pub fn pop(&mut self) -> Next {
         match self.events.pop_front() {
             Some(event) => Next::Event(event),
+            None if self.ended => Next::End,
+            None => Next::Nothing,
+        }
+    }
+
+    /// What is first.
+    pub fn peek(&self) -> Next {
+        match self.events.front() {
+            Some(event) => Next::Event(*event),
             None if self.ended => Next::End,
             None => Next::Nothing,
         }
@@ -338,7 +348,8 @@ mod tests {
         queue.push(event(1));
         queue.push(event(2));
         queue.push(event(3));
-        queue.end(Some(Event::new(What::Down, 3, Duration::ZERO)));
+        queue.push(Event::new(What::Down, 3, Duration::ZERO));
+        queue.end();
         queue.push(event(4));
         let told: Vec<Next> = std::iter::repeat_with(|| queue.pop()).take(5).collect();
         let lost = |next: &Next| matches!(next, Next::Event(Event { what: What::Overflow, lost: 2, .. }));

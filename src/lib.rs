@@ -33,6 +33,7 @@ pub mod manager;
 pub mod options;
 mod path;
 mod pending;
+mod quick;
 mod socket;
 mod stats;
 pub mod stream;

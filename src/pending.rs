@@ -18,11 +18,14 @@ struct Pending {
     sockets: Mutex<HashSet<Key>>,
     count: AtomicUsize,
     misses: AtomicUsize,
+    /// The closed ones are dropped when there are so many.
+    limit: AtomicUsize,
 }
 
 static PENDING: PerProcess<Pending> = PerProcess::new();
 
-/// After so many looks in vain the closed ones are dropped.
+/// After so many looks in vain, or as many as there are, the closed ones are
+/// dropped.
 const SWEEP: usize = 64;
 
 impl Pending {
@@ -42,7 +45,7 @@ pub fn note(fd: BorrowedFd<'_>) {
     if let Ok(key) = manager::key_of(fd)
         && let Ok(pending) = PENDING.get_or_init(Pending::default)
     {
-        if pending.count.load(Ordering::Relaxed) >= SWEEP {
+        if pending.count.load(Ordering::Relaxed) >= pending.limit.load(Ordering::Relaxed).max(SWEEP) {
             sweep(pending);
         }
         pending.change(|sockets| {
@@ -60,7 +63,9 @@ pub fn settle(fd: BorrowedFd<'_>) {
     }
     let Ok(key) = manager::key_of(fd) else { return };
     if !pending.lock().contains(&key) {
-        if pending.misses.fetch_add(1, Ordering::Relaxed) % SWEEP == SWEEP - 1 {
+        let misses = pending.misses.fetch_add(1, Ordering::Relaxed);
+        if misses >= pending.count.load(Ordering::Relaxed).max(SWEEP) {
+            pending.misses.store(0, Ordering::Relaxed);
             sweep(pending);
         }
         return;
@@ -88,4 +93,7 @@ pub fn settle(fd: BorrowedFd<'_>) {
 fn sweep(pending: &Pending) {
     let Some(open) = process::open_sockets() else { return };
     pending.change(|sockets| sockets.retain(|key| open.contains(&key.inode)));
+    // Looking at every descriptor takes its time: not before there are twice
+    // as many.
+    pending.limit.store(SWEEP + 2 * pending.count.load(Ordering::Relaxed), Ordering::Relaxed);
 }

@@ -10,6 +10,7 @@
 use crate::addr;
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::events::Event;
 use crate::manager;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,18 @@ pub enum Ask {
     /// These sockets, all this client's and not connected, are closed. Without
     /// a descriptor.
     Closed(Vec<Key>),
+    /// Tell of what happens to it, or to what it accepts, by
+    /// [`Told::Happened`]; nothing else is said on this line any more.
+    Subscribe {
+        /// Bits of [`What`](crate::events::What), or of
+        /// [`CURRENT`](crate::events::CURRENT).
+        events: u32,
+    },
+    /// The same of all that this process has made known. Without a descriptor.
+    SubscribeAll {
+        /// As above.
+        events: u32,
+    },
 }
 
 /// What came of it.
@@ -141,12 +154,16 @@ pub enum Told {
         #[serde(with = "scoped")]
         bound: Option<SocketAddr>,
     },
+    /// To a subscriber.
+    Happened(Event),
+    /// To a subscriber: nothing will follow.
+    Over,
 }
 
 impl Ask {
     /// Whether a descriptor must come with it.
     pub fn wants_descriptor(&self) -> bool {
-        !matches!(self, Self::Hello | Self::Closed(_))
+        !matches!(self, Self::Hello | Self::Closed(_) | Self::SubscribeAll { .. })
     }
 
     /// The call on a socket that this is, checked as if its sender had checked
@@ -163,9 +180,13 @@ impl Ask {
             Self::Take => Ok(Call::Take),
             Self::Control => Ok(Call::Control),
             Self::Facts => Ok(Call::Facts),
-            Self::Hello | Self::Bound(_) | Self::Disconnected | Self::Forget | Self::Closed(_) => {
-                return None;
-            }
+            Self::Hello
+            | Self::Bound(_)
+            | Self::Disconnected
+            | Self::Forget
+            | Self::Closed(_)
+            | Self::Subscribe { .. }
+            | Self::SubscribeAll { .. } => return None,
         })
     }
 }
@@ -244,7 +265,7 @@ impl Told {
             Self::Control(Some(true)) => Answer::Control(Control::Connection),
             Self::Control(Some(false)) => Answer::Control(Control::Kernel),
             Self::Facts { list, peers, bound } => Answer::Facts(Facts { list, peers, bound }),
-            Self::Refused { .. } | Self::Welcome { .. } => {
+            Self::Refused { .. } | Self::Welcome { .. } | Self::Happened(_) | Self::Over => {
                 return Err(Error::new(libc::EIO, "the broker gave an answer that fits no question"));
             }
         })

@@ -8,9 +8,11 @@ use crate::journal::{Item, Journal, Owner, Past};
 use crate::links::Links;
 use crate::log::log;
 use crate::policy::Policy;
+use crate::subscriptions::{Flow, Subscriptions, Who};
 use crate::turns::Turns;
 use crate::warden::Timer;
 use mptcpapi::engine::{Key, Phase};
+use mptcpapi::events;
 use mptcpapi::kernel::{sockopt, unix};
 use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
 use mptcpapi::stream::Socket;
@@ -40,15 +42,37 @@ pub enum Task {
         /// For whom.
         user: u32,
     },
-    /// Close descriptors that came from outside.
-    Close(u32, Vec<OwnedFd>),
+    /// Close descriptors that came from outside; then an answer can be given.
+    Close(u32, Vec<OwnedFd>, Option<Box<Parting>>),
+}
+
+/// What a client is told once its descriptor is closed here: who then closes
+/// its own has closed the socket, and its port is free.
+pub struct Parting {
+    client: ClientId,
+    tag: u32,
+    told: Told,
+}
+
+/// A call that has ended.
+pub struct Ended {
+    user: u32,
+    fd: Arc<OwnedFd>,
+    parting: Parting,
+}
+
+impl Ended {
+    /// Closes the descriptor, which can wait.
+    pub fn close(self) -> Parting {
+        self.parting
+    }
 }
 
 impl Task {
     /// For whom it is done.
     pub fn user(&self) -> u32 {
         match self {
-            Self::Job { user, .. } | Self::Close(user, _) => *user,
+            Self::Job { user, .. } | Self::Close(user, ..) => *user,
         }
     }
 }
@@ -118,6 +142,7 @@ pub struct Broker {
     /// Switches that were cut short since that was last told.
     cut: u64,
     clients: HashMap<ClientId, Client>,
+    subscriptions: Subscriptions,
     numbers: ClientId,
     users: HashMap<u32, User>,
     /// Whose a socket is, from the first request to its end, by cookie.
@@ -198,6 +223,7 @@ impl Broker {
             warden,
             cut: 0,
             clients: HashMap::new(),
+            subscriptions: Subscriptions::default(),
             numbers: 16,
             users: HashMap::new(),
             owners: HashMap::new(),
@@ -218,19 +244,27 @@ impl Broker {
             swept: Manager::now(),
         };
         broker.links.look(&mut broker.manager);
-        if broker.policy.manage {
-            match broker.look.latch().hold() {
-                Ok(original) => broker.manager.set_held(original),
-                Err(fault) => log!(Error, "userspace mode: {fault:?}"),
-            }
-        }
         if let Some((journal, past)) = journal {
             broker.recall(past);
             broker.journal = Some(journal);
         }
         broker.manager.watch_changes();
+        broker.manage();
         broker.serve_others();
         Ok(broker)
+    }
+
+    /// Puts the namespace in userspace mode where the policy says so. What a
+    /// broker before this one has found is what it goes back to.
+    fn manage(&mut self) {
+        if !self.policy.manage {
+            return;
+        }
+        match self.look.latch().hold() {
+            Ok(Some(original)) => self.manager.set_held(Some(original)),
+            Ok(None) => {}
+            Err(fault) => log!(Error, "userspace mode: {fault:?}"),
+        }
     }
 
     /// Takes up what a broker before this one knew.
@@ -262,6 +296,7 @@ impl Broker {
     /// Puts the namespace back to what it was. The journal stays: a broker that
     /// starts again goes on where this one stopped.
     pub fn stop(&mut self) {
+        self.flush();
         if let Some(original) = self.manager.held()
             && self.look.latch().unhold(original).is_err()
         {
@@ -281,7 +316,7 @@ impl Broker {
     }
 
     /// Writes what was noted; before anybody is told that it is so.
-    fn flush(&mut self) {
+    pub fn flush(&mut self) {
         let Some(journal) = &mut self.journal else { return };
         if !journal.flush() {
             return;
@@ -377,7 +412,24 @@ impl Broker {
     fn scrap(&mut self, user: u32, fds: Vec<OwnedFd>) {
         self.scrap += fds.len();
         self.users.entry(user).or_default().scrap += fds.len();
-        self.rubbish.push(user, Task::Close(user, fds));
+        self.rubbish.push(user, Task::Close(user, fds, None));
+    }
+
+    /// Has a descriptor closed, then the answer given. Where all threads that
+    /// the user may have are busy it is given now.
+    fn part(&mut self, user: u32, fd: OwnedFd, parting: Parting) {
+        if !self.crew.has_room(user) {
+            self.give(&parting);
+            return self.scrap(user, vec![fd]);
+        }
+        self.scrap += 1;
+        self.users.entry(user).or_default().scrap += 1;
+        self.tasks.push(user, Task::Close(user, vec![fd], Some(Box::new(parting))));
+    }
+
+    /// Gives an answer.
+    pub fn give(&mut self, parting: &Parting) {
+        self.answer(parting.client, parting.tag, &parting.told);
     }
 
     /// They are closed.
@@ -422,6 +474,7 @@ impl Broker {
                 }
                 LINKS => self.links.read(&mut self.manager),
                 client => {
+                    self.tell(client);
                     if let Some(uid) = self.clients.get(&client).map(|client| client.uid) {
                         self.calling.push(uid, client);
                     }
@@ -433,8 +486,13 @@ impl Broker {
             self.heed(client);
         }
         self.manager.step();
-        for (user, fd) in self.finish_calls() {
-            self.discard(user, fd);
+        self.tell_subscribers();
+        for Ended { user, fd, parting } in self.finish_calls() {
+            match Arc::try_unwrap(fd) {
+                Ok(fd) => self.part(user, fd, parting),
+                // A thread has it still, which then closes it.
+                Err(_) => self.give(&parting),
+            }
         }
         let now = Manager::now();
         if self.admit_at.is_some_and(|at| at <= now) {
@@ -449,9 +507,11 @@ impl Broker {
         }
     }
 
-    /// Takes what came of a job; what is to be closed, away from here.
-    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<(u32, Arc<OwnedFd>)> {
+    /// Takes what came of a job; which calls have ended by it. Their
+    /// descriptors are to be closed, away from here, and the answers given.
+    pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<Ended> {
         self.manager.report(lane, call, found);
+        self.tell_subscribers();
         self.finish_calls()
     }
 
@@ -469,6 +529,8 @@ impl Broker {
         match (self.reread)() {
             Ok(policy) => {
                 self.policy = policy;
+                self.manage();
+                self.serve_others();
                 log!(Notice, "the policy was read again");
             }
             Err(words) => log!(Error, "the policy stays as it was: {words}"),
@@ -538,6 +600,13 @@ impl Broker {
             _ => return self.dismiss(id),
         };
         let fds = std::mem::take(&mut received.fds);
+        if self.subscriptions.is_active(id) {
+            // It has nothing to say.
+            if !fds.is_empty() {
+                self.scrap(uid, fds);
+            }
+            return self.dismiss(id);
+        }
         let bytes = buffer.get(..received.len).unwrap_or_default();
         let request = if received.truncated { Err(wire::Flaw::Shape) } else { wire::decode(bytes) };
         let well = match &request {
@@ -549,14 +618,13 @@ impl Broker {
                 let refused = match fds.into_iter().next() {
                     Some(fd) => self.asked(id, uid, tag, ask, fd),
                     None => {
-                        let told = self.told(id, uid, ask);
+                        let told = self.told(id, uid, tag, ask);
                         self.answer(id, tag, &told);
                         None
                     }
                 };
                 if let Some((error, fd)) = refused {
-                    self.answer(id, tag, &Told::from(Err(error)));
-                    self.scrap(uid, vec![fd]);
+                    self.part(uid, fd, Parting { client: id, tag, told: Told::from(Err(error)) });
                 }
             }
             _ => {
@@ -578,9 +646,15 @@ impl Broker {
     }
 
     /// What is asked without a socket.
-    fn told(&mut self, id: ClientId, uid: u32, ask: Ask) -> Told {
+    fn told(&mut self, id: ClientId, uid: u32, tag: u32, ask: Ask) -> Told {
         match ask {
+            Ask::SubscribeAll { events } => match self.subscribe_all(id, uid, tag, events) {
+                Ok(()) => Told::Done,
+                Err(error) => Told::from(Err(error)),
+            },
             Ask::Closed(keys) => {
+                // What has connected meanwhile goes on: others may have it.
+                self.manager.step();
                 for key in keys.into_iter().map(Key::from) {
                     let waits = |c: &mptcpapi::engine::Connection| c.phase == Phase::Prepared;
                     let waits = self.manager.engine().by_key(&key).is_none_or(waits);
@@ -592,6 +666,7 @@ impl Broker {
                     }
                 }
                 self.notice_changes();
+                self.flush();
                 Told::Done
             }
             _ => {
@@ -637,6 +712,10 @@ impl Broker {
                 self.notice_changes();
                 None
             }
+            Ask::Subscribe { events } => match self.subscribe(id, uid, key, &fd, tag, events) {
+                Ok(call) => Some(call),
+                Err(error) => return Some((error, fd)),
+            },
             ask => match ask.into_call() {
                 Some(Ok(call)) => Some(call),
                 Some(Err(error)) => return Some((error, fd)),
@@ -645,11 +724,15 @@ impl Broker {
         };
         let Some(call) = call else {
             self.flush();
-            self.answer(id, tag, &Told::Done);
-            self.scrap(uid, vec![fd]);
+            self.part(uid, fd, Parting { client: id, tag, told: Told::Done });
             return None;
         };
-        let registers = !matches!(call, Call::Control | Call::Facts);
+        if let (Call::BeforeConnect(_), Some(who)) = (&call, self.who(id))
+            && self.subscriptions.is_wide(who)
+        {
+            self.manager.expect(key, who.number());
+        }
+        let registers = !matches!(call, Call::Control | Call::Facts | Call::Subscribe { .. });
         if registers && let Err(error) = self.register(id, uid, key) {
             return Some((error, fd));
         }
@@ -660,7 +743,7 @@ impl Broker {
         let rights = self.policy.rights(uid);
         let servers = if rights.servers { Servers::Allowed } else { Servers::Forbidden };
         let local = match &call {
-            Call::Add(entries) => entries.iter().all(|entry| self.links.has(entry.addr.ip())),
+            Call::Add(entries) => entries.iter().all(|entry| self.links.has(&entry.addr)),
             _ => false,
         };
         let leave = Leave { servers, peers: rights.peers, local };
@@ -701,7 +784,7 @@ impl Broker {
             let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
             for entry in entries {
                 let ip = entry.addr.ip().to_canonical();
-                let interface = self.links.holder(ip);
+                let interface = self.links.holder(&entry.addr);
                 if entry.subflow && !rights.may_use(ip, interface) {
                     return Err(forbidden(&entry.addr, "use"));
                 }
@@ -760,9 +843,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Answers what has ended; what is to be closed.
-    fn finish_calls(&mut self) -> Vec<(u32, Arc<OwnedFd>)> {
-        let mut rubbish = Vec::new();
+    /// What has ended.
+    fn finish_calls(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();
         while let Some((number, result)) = self.manager.outcome() {
             let Some(pending) = self.calls.remove(&number) else { continue };
@@ -771,16 +853,21 @@ impl Broker {
             ended.push((pending, result));
         }
         self.notice_changes();
-        for (pending, result) in ended {
-            self.answer(pending.client, pending.tag, &Told::from(result));
+        if !ended.is_empty() {
+            self.flush();
+        }
+        for (pending, _) in &ended {
             let nothing = self.manager.engine().by_key(&pending.key).is_none()
                 && !self.manager.prepared(&pending.key).switched;
             if nothing {
                 self.release(&pending.key);
             }
-            rubbish.push((pending.uid, pending.fd));
         }
-        rubbish
+        let ended = ended.into_iter().map(|(Pending { client, tag, fd, uid, .. }, result)| {
+            let parting = Parting { client, tag, told: Told::from(result) };
+            Ended { user: uid, fd, parting }
+        });
+        ended.collect()
     }
 
     /// Gives up what takes too long.
@@ -811,12 +898,99 @@ impl Broker {
     fn answer(&mut self, id: ClientId, tag: u32, told: &Told) {
         let Some(client) = self.clients.get(&id) else { return };
         // One that doesn't read its answers is none.
-        if say(&client.fd, tag, told) { self.listen_to(id) } else { self.dismiss(id) }
+        if !say(&client.fd, tag, told) {
+            return self.dismiss(id);
+        }
+        if self.subscriptions.has(id) {
+            if *told == Told::Done {
+                self.subscriptions.activate(id);
+            } else {
+                self.unsubscribe(id);
+            }
+        }
+        self.listen_to(id);
+        self.tell(id);
+    }
+
+    fn who(&self, id: ClientId) -> Option<Who> {
+        self.clients.get(&id).map(|client| Who { uid: client.uid, pid: client.pid })
+    }
+
+    /// A client is to be told of what happens to a socket: the call that looks
+    /// at it.
+    fn subscribe(
+        &mut self,
+        id: ClientId,
+        uid: u32,
+        key: Key,
+        fd: &OwnedFd,
+        tag: u32,
+        events: u32,
+    ) -> Result<Call, Error> {
+        let Some(client) = self.clients.get(&id) else {
+            return Err(Error::new(libc::EIO, "the client is gone"));
+        };
+        let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
+        let who = Who { uid, pid: client.pid };
+        self.subscriptions.add(id, &client.fd, who, Some(key), listens, tag, events)?;
+        Ok(Call::Subscribe { id, current: events & events::CURRENT != 0 })
+    }
+
+    /// A client is to be told of all that its process has made known.
+    fn subscribe_all(&mut self, id: ClientId, uid: u32, tag: u32, events: u32) -> Result<(), Error> {
+        self.charge(uid)?;
+        let Some(client) = self.clients.get(&id) else {
+            return Err(Error::new(libc::EIO, "the client is gone"));
+        };
+        let who = Who { uid, pid: client.pid };
+        self.subscriptions.add(id, &client.fd, who, None, true, tag, events)?;
+        let (subscriptions, owners) = (&self.subscriptions, &self.owners);
+        self.manager.subscribe_all(id, events & events::CURRENT != 0, |key, whose, to| {
+            let owner = owners.get(&key.cookie).map(|owner| Who { uid: owner.uid, pid: owner.pid });
+            subscriptions.is_mine(who, owner, to) || whose == Some(who.number())
+        });
+        self.tell_subscribers();
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, id: ClientId) {
+        if self.subscriptions.remove(id) {
+            self.manager.unsubscribe(id);
+        }
+    }
+
+    /// Gives what there is to tell to those who asked.
+    fn tell_subscribers(&mut self) {
+        let mut touched = BTreeSet::new();
+        while let Some(tiding) = self.manager.poll_tiding() {
+            let owner = self.owners.get(&tiding.key.cookie);
+            let owner = owner.map(|owner| Who { uid: owner.uid, pid: owner.pid });
+            touched.extend(self.subscriptions.take(tiding, owner));
+        }
+        for id in touched {
+            self.tell(id);
+        }
+    }
+
+    /// Tells a client what waits for it.
+    fn tell(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get(&id) else { return };
+        let was_blocked = self.subscriptions.is_blocked(id);
+        match self.subscriptions.tell(id, &client.fd) {
+            Flow::Done => {}
+            Flow::Blocked if was_blocked => {}
+            Flow::Blocked => self.listen_to(id),
+            Flow::Over => self.dismiss(id),
+        }
     }
 
     fn listen_to(&mut self, id: ClientId) {
         let Some(client) = self.clients.get(&id) else { return };
-        let mut event = EpollEvent::new(listen_once(), id);
+        let mut flags = listen_once();
+        if self.subscriptions.is_blocked(id) {
+            flags |= EpollFlags::EPOLLOUT;
+        }
+        let mut event = EpollEvent::new(flags, id);
         if self.epoll.modify(&client.fd, &mut event).is_err() {
             self.dismiss(id);
         }
@@ -825,6 +999,7 @@ impl Broker {
     /// A client is gone, or sent away.
     fn dismiss(&mut self, id: ClientId) {
         let Some(client) = self.clients.remove(&id) else { return };
+        self.unsubscribe(id);
         let _ = self.epoll.delete(&client.fd);
         if let Some(user) = self.users.get_mut(&client.uid) {
             user.clients = user.clients.saturating_sub(1);
@@ -857,7 +1032,6 @@ impl Broker {
                 Some(Phase::Prepared) => {}
             }
         }
-        self.flush();
     }
 
     /// A socket starts afresh or is gone, whatever was known of it: where that
@@ -925,7 +1099,9 @@ impl Broker {
 }
 
 fn alive(pid: i32) -> bool {
-    pid > 0 && std::path::Path::new(&format!("/proc/{pid}")).exists()
+    use nix::sys::signal::kill;
+    // EPERM: it is there, and somebody else's.
+    pid > 0 && kill(nix::unistd::Pid::from_raw(pid), None) != Err(nix::Error::ESRCH)
 }
 
 fn listen_once() -> EpollFlags {

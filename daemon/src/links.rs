@@ -6,7 +6,7 @@ use mptcpapi::kernel::rtnl::{Change, Monitor};
 use mptcpapi::manager::Manager;
 use mptcpapi::{Errno, Error};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// The namespace's links and addresses.
@@ -58,15 +58,23 @@ impl Links {
         }
     }
 
-    /// Whether this host has an address, ready to be used.
-    pub fn has(&self, addr: IpAddr) -> bool {
-        self.addresses.contains_key(&addr)
+    /// Whether this host has an address, ready to be used; a link-local one at
+    /// the interface of its scope.
+    pub fn has(&self, addr: &SocketAddr) -> bool {
+        self.index_of(addr).is_some()
+    }
+
+    fn index_of(&self, addr: &SocketAddr) -> Option<u32> {
+        let holders = self.addresses.get(&addr.ip().to_canonical())?;
+        match addr {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => holders.get(&v6.scope_id()).copied(),
+            _ => holders.first().copied(),
+        }
     }
 
     /// The interface that holds an address.
-    pub fn holder(&self, addr: IpAddr) -> Option<&str> {
-        let ifindex = self.addresses.get(&addr)?.first()?;
-        self.links.get(ifindex).map(|link| link.name.as_str())
+    pub fn holder(&self, addr: &SocketAddr) -> Option<&str> {
+        self.links.get(&self.index_of(addr)?).map(|link| link.name.as_str())
     }
 
     fn take(&mut self, change: Change, touched: &mut BTreeSet<IpAddr>) {

@@ -8,6 +8,7 @@ mod journal;
 mod links;
 mod log;
 mod policy;
+mod subscriptions;
 mod turns;
 mod warden;
 
@@ -23,7 +24,8 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use policy::Policy;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -100,7 +102,7 @@ fn options() -> Result<Option<Options>, String> {
 fn policy(options: &Options) -> Result<Policy, String> {
     let mut policy = match &options.config {
         Some(path) => Policy::read(path)?,
-        None if std::path::Path::new(CONFIG).exists() => Policy::read(CONFIG.as_ref())?,
+        None if Path::new(CONFIG).exists() => Policy::read(CONFIG.as_ref())?,
         None => Policy::default(),
     };
     policy.manage |= options.manage;
@@ -168,9 +170,18 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
     let namespace = sockopt::thread_netns().unwrap_or(0);
     let given = given();
     let listener = match given.listener {
-        Some(listener) => listener,
+        Some(listener) => {
+            let flags = sockopt::fcntl(listener.as_fd(), libc::F_GETFL, 0).unwrap_or(0);
+            sockopt::fcntl(listener.as_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)
+                .map_err(|errno| format!("the socket that was passed: {errno}"))?;
+            listener
+        }
         None => {
             let path = &options.socket;
+            if let Some(parent) = path.parent().filter(|_| path == Path::new(mptcpapi::BROKER_SOCKET)) {
+                // Where it can't be made, listening fails and says so.
+                let _ = std::fs::DirBuilder::new().mode(0o755).create(parent);
+            }
             unix::listen(path, 0o666).map_err(|errno| format!("listening on {}: {errno}", path.display()))?
         }
     };
@@ -204,6 +215,7 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
 }
 
 fn main() -> ExitCode {
+    service::one_heap();
     // The journal and systemd see to a fresh start; one thread less would be
     // seen to by nobody.
     std::panic::set_hook(Box::new(|panic| {

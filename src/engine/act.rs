@@ -3,7 +3,7 @@
 //! their outcomes are taken in.
 
 use super::connection::{Addition, Connection, Failure, Phase, Ready, Removal, State, Subflow, Wanted};
-use super::event::{Action, Command, Handle, Notice, Outcome, RequestId, Time};
+use super::event::{Action, Command, Handle, Incident, Notice, Outcome, RequestId, Time};
 use super::judge::Path;
 use super::note::{announced_or_not, created_or_not, fail, not_closed, note};
 use super::{Engine, SUBFLOWS_MAX, unspecified};
@@ -365,6 +365,9 @@ impl Engine {
         for addition in c.additions.iter_mut() {
             addition.commands.retain(|known| *known != tag);
         }
+        if let Some(incidents) = &mut self.incidents {
+            incidents.extend(incident(c, action, source, outcome));
+        }
         let mut refusal = None;
         match outcome {
             Outcome::Gone => {
@@ -466,6 +469,38 @@ impl Engine {
             _ => fail(c, unspecified(&remote), remote, now),
         }
         self.settle(handle, now);
+    }
+}
+
+/// What is to be told of a command's outcome, to whoever watches.
+fn incident(
+    c: &Connection,
+    action: Action,
+    source: Option<SocketAddr>,
+    outcome: Outcome,
+) -> Option<Incident> {
+    let token = c.token?;
+    match (action, outcome) {
+        (Action::Create { local, remote, .. }, Outcome::Refused(errno)) => {
+            let source = source.unwrap_or(local);
+            // Who waits for the answer hears of it there; a port of our own
+            // choice is followed by any.
+            let answered = c.additions.iter().any(|addition| addition.added.contains(&source));
+            let ours = errno == libc::EADDRINUSE && source.port() == 0 && local.port() != 0;
+            let asked = c.entry(&source).is_some() && !answered && !ours;
+            asked.then_some(Incident::Refused { token, local, remote, errno })
+        }
+        (Action::Create { local, remote, .. }, Outcome::NotOurs) if !c.foreign && !c.is_unclaimed() => {
+            Some(Incident::Refused { token, local, remote, errno: libc::EOPNOTSUPP })
+        }
+        (Action::Announce { local, .. }, Outcome::NotOurs) if !c.foreign && !c.is_unclaimed() => {
+            let (_, remote) = c.initial?;
+            Some(Incident::Refused { token, local, remote, errno: libc::EOPNOTSUPP })
+        }
+        (Action::SetBackup { local, remote, .. }, Outcome::Taken) => {
+            Some(Incident::Prioritised { token, local, remote })
+        }
+        _ => None,
     }
 }
 

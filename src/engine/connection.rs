@@ -10,8 +10,9 @@ use super::judge::Path;
 use super::watch::Watch;
 use super::{Key, RequestId, Time};
 use crate::addr;
+use crate::quick::Quick;
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 /// A local address that the application listed.
@@ -94,7 +95,7 @@ pub struct Subflow {
     /// A command to close it is out.
     pub closing: bool,
     /// The peer made it, beyond the limit.
-    pub(super) surplus: bool,
+    pub surplus: bool,
     pub(super) path: Path,
 }
 
@@ -302,7 +303,7 @@ impl Connection {
 
     /// Differs when what must survive a restart differs.
     pub(super) fn digest(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = Quick::default();
         (self.key, self.token, self.server, self.foreign, self.listed, self.initial).hash(&mut hasher);
         (&self.entries, self.bound, &self.device, &self.excluded).hash(&mut hasher);
         (&self.peers, &self.ids, &self.announced).hash(&mut hasher);

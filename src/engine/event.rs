@@ -339,3 +339,29 @@ pub enum Notice {
         result: Result<()>,
     },
 }
+
+/// What happened to a connection by our own doing, which the kernel tells
+/// nobody of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incident {
+    /// A subflow that an application's list asks for can't be made now.
+    Refused {
+        /// The connection.
+        token: u32,
+        /// From here.
+        local: SocketAddr,
+        /// To there.
+        remote: SocketAddr,
+        /// Why.
+        errno: i32,
+    },
+    /// A subflow is for backup now, or not any more.
+    Prioritised {
+        /// The connection.
+        token: u32,
+        /// As the kernel names it.
+        local: SocketAddr,
+        /// As the kernel names it.
+        remote: SocketAddr,
+    },
+}

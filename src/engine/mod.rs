@@ -25,17 +25,20 @@ mod watch;
 pub(crate) use act::not_ours;
 pub use connection::{Connection, Device, Entry, Peer, Phase, Ready, State, Subflow};
 pub use endpoints::{Endpoint, Limits};
-pub use event::{Action, Command, Event, Handle, Key, Notice, Outcome, Request, RequestId, Seen, Time};
+pub use event::{
+    Action, Command, Event, Handle, Incident, Key, Notice, Outcome, Request, RequestId, Seen, Time,
+};
 pub use judge::Facts;
 pub use saved::Saved;
 
 use crate::addr;
 use crate::error::Error;
+use crate::quick::Map;
 use act::Outstanding;
 use connection::{Addition, Removal};
 use host::Host;
 use note::{add, admit, begin, credible, down, note, position, remove, seen, snapshot};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Subflows of one connection; the kernel sets no bound of its own.
@@ -60,9 +63,9 @@ struct Family {
 pub struct Engine {
     connections: BTreeMap<Handle, Box<Connection>>,
     host: Host,
-    by_token: HashMap<u32, Handle>,
-    by_key: HashMap<Key, Handle>,
-    families: HashMap<u64, Family>,
+    by_token: Map<u32, Handle>,
+    by_key: Map<Key, Handle>,
+    families: Map<u64, Family>,
     timers: BTreeSet<(Time, Handle)>,
     waiting: usize,
     /// `None`: nobody asked to be told.
@@ -70,8 +73,10 @@ pub struct Engine {
     handles: u64,
     tags: u64,
     commands: VecDeque<Command>,
-    outstanding: HashMap<u64, Outstanding>,
+    outstanding: Map<u64, Outstanding>,
     notices: VecDeque<Notice>,
+    /// `None`: nobody asked to be told.
+    incidents: Option<VecDeque<Incident>>,
     budget: watch::Budget,
 }
 
@@ -139,6 +144,23 @@ impl Engine {
     /// The next answer.
     pub fn poll_notification(&mut self) -> Option<Notice> {
         self.notices.pop_front()
+    }
+
+    /// Whether [`Engine::poll_incident`] is to have something to say.
+    pub fn keep_incidents(&mut self, on: bool) {
+        self.incidents = on.then(|| self.incidents.take().unwrap_or_default());
+    }
+
+    /// The next thing that we did, or could not do, to a connection.
+    pub fn poll_incident(&mut self) -> Option<Incident> {
+        self.incidents.as_mut()?.pop_front()
+    }
+
+    /// Whether somebody asked something of this socket, or of its listener.
+    pub fn is_claimed(&self, key: &Key) -> bool {
+        let family = self.families.get(&key.cookie).and_then(|family| family.prepared);
+        let listener = family.and_then(|handle| self.connections.get(&handle));
+        self.by_key(key).is_some_and(|c| !c.is_unclaimed()) || listener.is_some_and(|c| c.key.inode != 0)
     }
 
     /// When to call with [`Event::Tick`] if nothing happens before.

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 /// Between two rounds while anything moves.
 const LIVELY: Time = Time::from_millis(50);
 /// Before the first round.
-const FIRST: Time = Time::from_millis(200);
+const FIRST: Time = Time::from_millis(400);
 /// Between two rounds when nothing has for long.
 const IDLE: Time = Time::from_secs(4);
 /// An answer that is due is waited for at least so long.
@@ -138,7 +138,7 @@ impl Engine {
                 Verdict::Dead => dead.push(*subflow),
             }
         }
-        watch.interval = if idle { watch.interval.saturating_mul(2) } else { LIVELY }.min(IDLE);
+        watch.interval = if idle { watch.interval.saturating_mul(4) } else { LIVELY }.min(IDLE);
         watch.next = now.saturating_add(if idle { watch.interval } else { next });
         let host = &self.host;
         let can =

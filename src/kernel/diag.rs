@@ -6,7 +6,7 @@ use super::netlink::{Message, Received, Refusal, Socket, find};
 use super::sockopt::Listed;
 use super::uapi::*;
 use crate::error::{Errno, KernelResult};
-use std::collections::HashMap;
+use crate::quick::Map;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -285,12 +285,21 @@ impl Diag {
     }
 
     fn by_token(&mut self, token: u32, ext: u8) -> Result<Option<Record>, Refusal> {
+        self.by_token_with(token, ext, Record::parse)
+    }
+
+    fn by_token_with<T>(
+        &mut self,
+        token: u32,
+        ext: u8,
+        parse: impl Fn(&Received<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
         let mut body = request(libc::AF_INET as u8, 255, ext, ALL_STATES);
         put(&mut body, 48, &token.to_ne_bytes());
         let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST)
             .raw(&body)
             .attr(INET_DIAG_REQ_PROTOCOL, &(libc::IPPROTO_MPTCP as u32).to_ne_bytes());
-        self.one(message, Record::parse)
+        self.one(message, parse)
     }
 
     /// The MPTCP connection with this token, without taking its lock.
@@ -304,6 +313,14 @@ impl Diag {
     /// before 6.9, everybody's look-ups by inet_diag.
     pub fn probe(&mut self, token: u32) -> Result<Option<Record>, Refusal> {
         self.by_token(token, INET_DIAG_EXT_INFO)
+    }
+
+    /// The same with the flags of its struct mptcp_info (INFO_*).
+    pub fn condition(&mut self, token: u32) -> Result<Option<(Record, u32)>, Refusal> {
+        self.by_token_with(token, INET_DIAG_EXT_INFO, |reply| {
+            let info = find(reply.payload.get(72..)?, INET_DIAG_INFO).unwrap_or_default();
+            Some((Record::parse(reply)?, read(info, 8).map_or(0, u32::from_ne_bytes)))
+        })
     }
 
     /// Every MPTCP listener of the namespace.
@@ -374,8 +391,8 @@ impl Diag {
     /// Every TCP socket of the namespace by its descriptor's inode, listeners,
     /// those without a descriptor and what the kernel keeps of ended ones left
     /// out: one dump for all, without taking a lock.
-    pub fn by_inode(&mut self) -> Result<HashMap<u64, Vec<Record>>, Refusal> {
-        let mut all: HashMap<u64, Vec<Record>> = HashMap::new();
+    pub fn by_inode(&mut self) -> Result<Map<u64, Vec<Record>>, Refusal> {
+        let mut all: Map<u64, Vec<Record>> = Map::default();
         self.dump(libc::IPPROTO_TCP, SUBFLOW_STATES, |record| {
             if record.inode != 0 {
                 all.entry(record.inode).or_default().push(record);

@@ -323,6 +323,8 @@ pub struct Pair {
     pub backup: bool,
     /// errno that ended it, 0 none.
     pub error: i32,
+    /// Why the peer reset it (RFC 8684 3.6), 0 not said (5.13).
+    pub reset_reason: u32,
     /// Interface, 0 not known.
     pub ifindex: u32,
 }
@@ -433,6 +435,7 @@ impl Event {
                 remote_id: byte(EV_REM_ID).unwrap_or(0),
                 backup: byte(EV_BACKUP).unwrap_or(0) != 0,
                 error: i32::from(byte(EV_ERROR).unwrap_or(0)),
+                reset_reason: word(EV_RESET_REASON).unwrap_or(0),
                 ifindex: word(EV_IF_IDX).unwrap_or(0),
             })
         };

@@ -73,6 +73,17 @@ pub fn change(epoll: RawFd, fd: BorrowedFd<'_>, readable: bool, data: u64) -> Ke
     control(epoll, libc::EPOLL_CTL_MOD, fd, readable, data)
 }
 
+/// Whether an epoll descriptor knows another; the one stays as it is.
+pub fn knows(epoll: RawFd, fd: BorrowedFd<'_>) -> bool {
+    match control(epoll, libc::EPOLL_CTL_ADD, fd, false, 0) {
+        Err(errno) => errno == Errno(libc::EEXIST),
+        Ok(()) => {
+            let _ = unwatch(epoll, fd);
+            false
+        }
+    }
+}
+
 /// Has it forget another.
 pub fn unwatch(epoll: RawFd, fd: BorrowedFd<'_>) -> KernelResult<()> {
     control(epoll, libc::EPOLL_CTL_DEL, fd, false, 0)
@@ -143,7 +154,10 @@ mod tests {
         numbers.sort_unstable();
         assert_eq!(numbers, [9, 7 << 40]);
         assert!(epolls().unwrap().iter().any(|(fd, n)| *fd == outer.as_raw_fd() && n.contains(&9)));
+        assert!(knows(outer.as_raw_fd(), ready.as_fd()));
         unwatch(outer.as_raw_fd(), ready.as_fd()).unwrap();
+        assert!(!knows(outer.as_raw_fd(), ready.as_fd()));
+        assert!(!knows(ready.as_raw_fd(), timer.as_fd()));
         assert_eq!(look(outer.as_fd()).unwrap().1, 0);
         assert_eq!(look(ready.as_fd()).err(), Some(Errno(libc::EINVAL)));
     }

@@ -125,6 +125,16 @@ pub fn keep_net_admin_only() -> KernelResult<()> {
     Ok(())
 }
 
+/// Keeps all threads to one heap: what one has taken for a moment others can
+/// have, and the process stays small. For one that allocates little at a time.
+pub fn one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: two numbers.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// What a system call returned: a new descriptor, or errno is set.
 ///
 /// # Safety

@@ -20,6 +20,7 @@ pub const SO_BUF_LOCK: i32 = 72;
 /// Cookie of the socket's network namespace (5.14).
 pub const SO_NETNS_COOKIE: i32 = 71;
 /// mptcpi_flags: the peer's key is known, so the handshake went through.
+pub const INFO_FALLBACK: u32 = 0x1;
 pub const INFO_REMOTE_KEY: u32 = 0x2;
 
 /// Header of MPTCP_TCPINFO and MPTCP_SUBFLOW_ADDRS.
@@ -164,6 +165,7 @@ pub const EV_BACKUP: u16 = 11;
 pub const EV_ERROR: u16 = 12;
 pub const EV_FLAGS: u16 = 13;
 pub const EV_IF_IDX: u16 = 15;
+pub const EV_RESET_REASON: u16 = 16;
 pub const EV_SERVER_SIDE: u16 = 18;
 /// EV_FLAGS of 6.18 on: this end accepted the connection.
 pub const EV_FLAG_SERVER_SIDE: u16 = 0x2;

@@ -106,6 +106,24 @@ pub fn connect(path: &Path) -> KernelResult<OwnedFd> {
     Ok(socket)
 }
 
+/// Whether a socket is connected to the one of this path, or was until that
+/// was closed.
+pub fn is_connected_to(fd: BorrowedFd<'_>, path: &Path) -> bool {
+    let Ok(Name(wanted, len)) = Name::new(path) else { return false };
+    let mut peer = libc::sockaddr_un { sun_family: 0, sun_path: [0; 108] };
+    let mut peer_len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: pointer and length describe `peer`, which the kernel writes.
+    let rc = unsafe { libc::getpeername(fd.as_raw_fd(), (&raw mut peer).cast(), &raw mut peer_len) };
+    let name_at = std::mem::offset_of!(libc::sockaddr_un, sun_path) as libc::socklen_t;
+    let nameless = wanted.sun_path.first() == Some(&0);
+    rc == 0
+        && peer.sun_family == libc::AF_UNIX as u16
+        && peer_len > name_at
+        // Without a file the length counts, else the path ends at its NUL.
+        && (!nameless || peer_len == len)
+        && peer.sun_path == wanted.sun_path
+}
+
 /// The same for a socket of datagrams, as systemd's is.
 pub fn connect_datagram(path: &Path) -> KernelResult<OwnedFd> {
     let socket = socket(libc::SOCK_DGRAM)?;

@@ -5,12 +5,13 @@
 //!
 //! Both halves run in a pair of [`Hands`]: they take the socket's lock.
 
+use super::subscribers::{self, Shown, SubscriberId};
 use super::{Control, Hands, Prepared, Start};
 use crate::addr::{self, LIST_MAX};
 use crate::engine::{Connection, Device, Entry, Event, Key, Phase, Time};
 use crate::error::{Errno, Error, Result};
 use crate::kernel::{route, sockopt};
-use crate::stream::{Socket, Stage};
+use crate::stream::{Socket, Stage, is_up};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
@@ -38,6 +39,13 @@ pub enum Call {
     Control,
     /// What is known of it?
     Facts,
+    /// Tell of what happens to it, or to what it accepts.
+    Subscribe {
+        /// Who is told.
+        id: SubscriberId,
+        /// Of what is there as well.
+        current: bool,
+    },
 }
 
 /// What comes of it.
@@ -134,6 +142,8 @@ pub struct Sight {
     pub control: Control,
     /// The namespace was put in userspace mode; what it said before.
     pub held: Option<String>,
+    /// For [`Call::Subscribe`].
+    pub shown: Option<Shown>,
 }
 
 /// A socket is under the userspace path manager.
@@ -157,6 +167,9 @@ pub struct Settled {
 /// Looks at the socket of a call, and switches it where the call needs that.
 pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<Seen> {
     let socket = Socket::of(fd)?;
+    if !socket.mptcp && !matches!(asked.call, Call::Control | Call::Facts) {
+        return Err(socket.no_mptcp());
+    }
     let stage = socket.stage()?;
     let mut asked = asked.clone();
     // connect(AF_UNSPEC) drops list and control, and nothing tells of it where
@@ -185,6 +198,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
         host: Vec::new(),
         control: Control::Unknown,
         held: None,
+        shown: None,
     };
     let known = asked.known.as_ref();
     match &asked.call {
@@ -269,9 +283,45 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
             };
             sight.control = if ours { Control::Connection } else { Control::Kernel };
         }
+        Call::Subscribe { .. } => sight.shown = Some(show(hands, &socket, asked.key, stage, token)?),
         Call::Facts => {}
     }
     Ok(Seen::Socket(Box::new(sight)))
+}
+
+/// What there is for somebody who asks about a socket.
+fn show(hands: &mut Hands, socket: &Socket<'_>, key: Key, stage: Stage, token: u32) -> Result<Shown> {
+    match stage {
+        Stage::Ended => Err(socket.not_connected()),
+        Stage::Unconnected | Stage::Connecting => {
+            if socket.mptcp {
+                Ok(Shown::Waiting)
+            } else {
+                Err(socket.no_mptcp())
+            }
+        }
+        Stage::Listening => {
+            if socket.mptcp {
+                Ok(Shown::Listening(hands.backlog(key.cookie)))
+            } else {
+                Err(socket.no_mptcp())
+            }
+        }
+        Stage::Connected => {
+            if token == 0 {
+                return Err(socket.no_mptcp());
+            }
+            let asking = |e| Error::kernel(e, "asking the connection's addresses");
+            let initial = (sockopt::sockname(socket.fd), sockopt::peername(socket.fd));
+            let initial =
+                (addr::canonical(initial.0.map_err(asking)?), addr::canonical(initial.1.map_err(asking)?));
+            let up = socket.listed()?.into_iter().filter(|pair| is_up(pair.state));
+            let pairs: Vec<(SocketAddr, SocketAddr)> = up.map(|pair| (pair.local, pair.remote)).collect();
+            let server = hands.accepted(&pairs);
+            let subflows = pairs.into_iter().map(|(l, r)| (addr::canonical(l), addr::canonical(r))).collect();
+            Ok(Shown::Connected(subscribers::Found { token, initial, server, subflows }))
+        }
+    }
 }
 
 /// Puts an unconnected socket under control.

@@ -7,6 +7,7 @@
 //! several, each in a thread that it can do without.
 
 use super::call::{Asked, Seen, Settled, Switched};
+use super::subscribers::{self, Condition};
 use super::{Prepared, fault, no_privilege, refused, scoped};
 use crate::addr;
 use crate::engine::{
@@ -18,8 +19,8 @@ use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, route, sockopt, uapi};
+use crate::quick::Map;
 use crate::stream::is_up;
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -83,6 +84,13 @@ pub enum Work {
         /// [`Event::Created`] of it.
         event: Event,
     },
+    /// See whether a connection is there, and is one of Multipath TCP.
+    Check {
+        /// Its token.
+        token: u32,
+        /// The socket.
+        key: Key,
+    },
     /// See whether a subflow asked for as backup is one.
     Backup {
         /// The connection.
@@ -119,7 +127,7 @@ pub struct Look {
 #[derive(Debug, Default)]
 pub struct Census {
     /// TCP sockets by their descriptor's inode.
-    pub by_inode: HashMap<u64, Vec<Record>>,
+    pub by_inode: Map<u64, Vec<Record>>,
     /// MPTCP connections.
     pub connections: Vec<Record>,
 }
@@ -163,6 +171,15 @@ pub enum Found {
         event: Event,
         /// Its subflows.
         pairs: Vec<Listed>,
+    },
+    /// What a check has shown.
+    Checked {
+        /// The connection's token.
+        token: u32,
+        /// The socket.
+        key: Key,
+        /// How it is.
+        condition: Condition,
     },
     /// A call's socket.
     Prepared(Result<Seen>),
@@ -284,6 +301,20 @@ impl Hands {
                 Found::Events(commands.iter().filter_map(|command| self.watch(command)).collect())
             }
             Work::Survey => Found::Census(self.survey()),
+            Work::Check { token, key } => match self.diag.condition(token) {
+                Ok(Some((record, flags))) if record.cookie == key.cookie => {
+                    let condition = if flags & uapi::INFO_FALLBACK != 0 {
+                        Condition::Plain
+                    } else if record.state == uapi::TCP_CLOSE {
+                        Condition::Over
+                    } else {
+                        Condition::Alive
+                    };
+                    Found::Checked { token, key, condition }
+                }
+                Ok(_) => Found::Checked { token, key, condition: Condition::Over },
+                Err(_) => Found::Nothing,
+            },
             Work::Look(look) => self.look(look),
             Work::Unhold(original) => match self.latch.unhold(&original) {
                 Ok(()) => Found::Unheld,
@@ -533,6 +564,38 @@ impl Hands {
         let state = uapi::TCP_ESTABLISHED;
         let pairs = vec![Listed { id: 0, state, local: initial.local, remote: initial.remote }];
         Found::Identified { event, pairs }
+    }
+
+    /// Connections of a listener that wait to be accepted.
+    pub(super) fn backlog(&mut self, cookie: u64) -> Vec<subscribers::Found> {
+        let mut waiting = Vec::new();
+        for record in self.diag.connections().unwrap_or_default() {
+            if record.cookie != cookie || record.inode != 0 {
+                continue;
+            }
+            if let Ok(Some(Record { subflow: Some(facts), .. })) =
+                self.diag.subflow(&record.local, &record.remote)
+            {
+                let initial = (addr::canonical(record.local), addr::canonical(record.remote));
+                waiting.push(subscribers::Found {
+                    token: facts.token,
+                    initial,
+                    server: Some(true),
+                    subflows: vec![initial],
+                });
+            }
+        }
+        waiting
+    }
+
+    /// Whether this end accepted the connection of these subflows, as the
+    /// kernel lists them; `None` where none of them tells.
+    pub(super) fn accepted(&mut self, pairs: &[(SocketAddr, SocketAddr)]) -> Option<bool> {
+        pairs.iter().find_map(|(local, remote)| {
+            let facts = self.diag.subflow(local, remote).ok()??.subflow?;
+            let initial = facts.flags & uapi::SUBFLOW_FLAG_MCAP != 0;
+            initial.then_some(facts.flags & uapi::SUBFLOW_FLAG_ACTIVE == 0)
+        })
     }
 
     /// A connection that the engine has not seen begin, for a call.

@@ -8,9 +8,11 @@
 
 mod call;
 mod hands;
+mod subscribers;
 
 pub use call::{Answer, Call, Facts, Leave, Servers, bound_by_application};
 pub use hands::{CallId, Found, Hands, Job, Lane, Work};
+pub use subscribers::{SubscriberId, Tiding, Told};
 
 use crate::addr;
 use crate::engine::{
@@ -22,12 +24,14 @@ use crate::kernel::latch::Fault;
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
 use crate::kernel::{pm, process, sockopt};
+use crate::quick::{Map, Set};
 use crate::stream::{Stage, is_up};
 use call::{Asked, Settled, Sight};
 use hands::{Census, Look};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use subscribers::Subscribers;
 
 /// Who decides about a socket's paths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,8 @@ enum Todo {
     Work(Work),
     Prepare(CallId),
     Settle(CallId),
+    /// Tell a call's end: what it asked for has been carried out before.
+    Finish(CallId, Result<Answer>),
 }
 
 /// Between two surveys: what changes during one takes another.
@@ -122,14 +128,14 @@ pub struct Manager {
     diag: Diag,
     diag_cookie: u64,
     engine: Engine,
-    prepared: HashMap<Key, Prepared>,
+    prepared: Map<Key, Prepared>,
     joins: Vec<JoinListener>,
     joins_checked: Time,
-    calls: HashMap<CallId, Calling>,
-    asking: HashMap<RequestId, CallId>,
+    calls: Map<CallId, Calling>,
+    asking: Map<RequestId, CallId>,
     outcomes: VecDeque<(CallId, Result<Answer>)>,
     numbers: u64,
-    lanes: HashMap<Lane, VecDeque<Todo>>,
+    lanes: Map<Lane, VecDeque<Todo>>,
     /// Lanes with something to do that nobody is at, in order.
     ready: VecDeque<Lane>,
     /// Those among them that take a thread of this namespace.
@@ -141,12 +147,13 @@ pub struct Manager {
     /// Not again before.
     survey_at: Time,
     /// Connections that something was heard of since the survey began.
-    touched: HashSet<u32>,
+    touched: Set<u32>,
     /// Those that the last step heard of: there just now.
-    fresh: HashSet<u32>,
+    fresh: Set<u32>,
     /// The socket that was connected last, and its token: most often the next
     /// that is told of.
     connected: Option<(Key, u32)>,
+    subscribers: Subscribers,
     service: Service,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
@@ -186,23 +193,24 @@ impl Manager {
             diag,
             diag_cookie,
             engine: Engine::default(),
-            prepared: HashMap::new(),
+            prepared: Map::default(),
             joins: Vec::new(),
             joins_checked: Time::ZERO,
-            calls: HashMap::new(),
-            asking: HashMap::new(),
+            calls: Map::default(),
+            asking: Map::default(),
             outcomes: VecDeque::new(),
             numbers: 0,
-            lanes: HashMap::new(),
+            lanes: Map::default(),
             ready: VecDeque::new(),
             away: Vec::new(),
             sweep_at: 64,
             unsure: false,
             surveying: false,
             survey_at: Time::ZERO,
-            touched: HashSet::new(),
-            fresh: HashSet::new(),
+            touched: Set::default(),
+            fresh: Set::default(),
             connected: None,
+            subscribers: Subscribers::default(),
             service: Service::Claimed,
             held: None,
         })
@@ -291,7 +299,8 @@ impl Manager {
     pub fn next_timeout(&self) -> Option<Time> {
         let survey = (self.unsure && !self.surveying).then_some(self.survey_at);
         let joins = (!self.joins.is_empty()).then_some(self.joins_checked.saturating_add(JOINS_PAUSE));
-        [survey, joins, self.engine.next_timeout()].into_iter().flatten().min()
+        let looks = self.subscribers.next_timeout();
+        [survey, joins, looks, self.engine.next_timeout()].into_iter().flatten().min()
     }
 
     /// Reads what happened and decides.
@@ -311,11 +320,17 @@ impl Manager {
                 self.touched.insert(token);
             }
         }
+        let now = Self::now();
         if overrun {
             self.unsure = true;
             self.fresh.clear();
+            self.subscribers.doubt(now);
         }
-        let now = Self::now();
+        for token in self.subscribers.due(now) {
+            if let Some(key) = self.subscribers.key(token) {
+                self.submit(Lane::Connection(token), Todo::Work(Work::Check { token, key }));
+            }
+        }
         if self.unsure && !self.surveying && self.survey_at <= now {
             (self.unsure, self.surveying) = (false, true);
             self.survey_at = now.saturating_add(SURVEY_PAUSE);
@@ -341,10 +356,15 @@ impl Manager {
             up: true,
             initial,
         };
+        let key = match event {
+            pm::Event::Created { token, .. } => self.awaited(token),
+            _ => None,
+        };
+        self.subscribers.heard(&event, key, &self.engine, Self::now());
         match event {
             pm::Event::Created { token, pair, server } => {
                 let initial = seen(&pair, true);
-                match self.awaited(token) {
+                match key.filter(|key| self.engine.knows_cookie(key.cookie)) {
                     Some(key) => self.tell(Event::Created { token, key, initial, server }),
                     None => self.strange(token, initial, server),
                 }
@@ -396,18 +416,24 @@ impl Manager {
         )
     }
 
-    /// The socket behind a new token, if it can be one of ours.
+    /// The socket behind a new token, if it can be one of ours, or one that
+    /// somebody asks about.
     fn awaited(&mut self, token: u32) -> Option<Key> {
-        if self.engine.waiting() == 0 {
+        if self.engine.waiting() == 0 && !self.subscribers.awaits() {
             return None;
         }
-        if let Some((key, _)) = self.connected.filter(|(_, known)| *known == token) {
-            self.connected = None;
-            return self.engine.knows_cookie(key.cookie).then_some(key);
-        }
-        let record = self.diag.connection(token).ok()??;
-        let key = Key { cookie: record.cookie, inode: record.inode };
-        self.engine.knows_cookie(key.cookie).then_some(key)
+        let key = match self.connected.filter(|(_, known)| *known == token) {
+            Some((key, _)) => {
+                self.connected = None;
+                key
+            }
+            None => {
+                let record = self.diag.connection(token).ok()??;
+                Key { cookie: record.cookie, inode: record.inode }
+            }
+        };
+        let concerns = self.engine.knows_cookie(key.cookie) || self.subscribers.awaits_cookie(key.cookie);
+        concerns.then_some(key)
     }
 
     /// A connection that nobody asked for.
@@ -478,6 +504,10 @@ impl Manager {
                 Some(Todo::Work(work)) => (Some(work), None),
                 Some(Todo::Prepare(id)) => (self.asked(id).map(Work::Prepare), Some(id)),
                 Some(Todo::Settle(id)) => (self.asked(id).map(Work::Settle), Some(id)),
+                Some(Todo::Finish(id, result)) => {
+                    self.finish(id, result);
+                    (None, None)
+                }
                 None => (None, None),
             };
             match work {
@@ -500,6 +530,12 @@ impl Manager {
 
     /// Nobody works in this lane any more.
     fn leave(&mut self, lane: Lane) {
+        while let Some(waiting) = self.lanes.get_mut(&lane)
+            && let Some(Todo::Finish(..)) = waiting.front()
+            && let Some(Todo::Finish(id, result)) = waiting.pop_front()
+        {
+            self.finish(id, result);
+        }
         match self.lanes.get(&lane) {
             Some(waiting) if waiting.is_empty() => drop(self.lanes.remove(&lane)),
             Some(_) => self.ready.push_back(lane),
@@ -543,6 +579,9 @@ impl Manager {
                 }
             }
             Found::Unheld => self.held = None,
+            Found::Checked { token, key, condition } => {
+                self.subscribers.checked(token, key, condition, Self::now());
+            }
             Found::Endpoints(endpoints, limits) => {
                 let serve = self.service != Service::Claimed;
                 if !self.engine.has(&endpoints, limits, serve) {
@@ -574,6 +613,10 @@ impl Manager {
     pub fn call(&mut self, key: Key, call: Call, leave: Leave) -> CallId {
         self.numbers += 1;
         let id = self.numbers;
+        if let Call::Subscribe { id, .. } = call {
+            self.subscribers.begin(id, key);
+            self.engine.keep_incidents(true);
+        }
         self.calls.insert(id, Calling { key, call, leave, adopted: false, before: None, failure: None });
         self.submit(Lane::Socket(key), Todo::Prepare(id));
         id
@@ -586,11 +629,16 @@ impl Manager {
 
     /// Nobody waits for this call any more. What it has asked for stays asked.
     pub fn abandon(&mut self, id: CallId) {
-        self.calls.remove(&id);
+        if let Some(Calling { call: Call::Subscribe { id, .. }, .. }) = self.calls.remove(&id) {
+            self.unsubscribe(id);
+        }
     }
 
     fn finish(&mut self, id: CallId, result: Result<Answer>) {
-        if self.calls.remove(&id).is_some() {
+        if let Some(calling) = self.calls.remove(&id) {
+            if let (Call::Subscribe { id, .. }, Err(_)) = (&calling.call, &result) {
+                self.unsubscribe(*id);
+            }
             self.outcomes.push_back((id, result));
         }
     }
@@ -646,6 +694,12 @@ impl Manager {
                 self.finish(id, Ok(Answer::Start(start)));
             }
             Call::Control => self.finish(id, Ok(Answer::Control(sight.control))),
+            Call::Subscribe { id: subscriber, current } => {
+                if let Some(shown) = sight.shown {
+                    self.subscribers.arrived(subscriber, shown, current, &self.engine, Self::now());
+                }
+                self.finish(id, Ok(Answer::Done));
+            }
             Call::Facts => {
                 let bound = self.prepared(&key).bound;
                 let facts = match self.engine.by_key(&key) {
@@ -684,12 +738,18 @@ impl Manager {
     fn answered(&mut self, request: RequestId, result: Result<()>) {
         let Some(id) = self.asking.remove(&request) else { return };
         let Some(calling) = self.calls.get(&id) else { return };
+        let key = calling.key;
         match result {
-            Err(error) => self.finish(id, Err(error)),
-            Ok(()) if calling.before.is_some() => {
-                self.submit_next(Lane::Socket(calling.key), Todo::Settle(id));
+            Ok(()) if calling.before.is_some() => self.submit_next(Lane::Socket(key), Todo::Settle(id)),
+            result => {
+                // It is answered when its commands have been carried out.
+                let lane = self.engine.by_key(&key).and_then(|c| c.token).map(Lane::Connection);
+                let result = result.map(|()| Answer::Done);
+                match lane.and_then(|lane| self.lanes.get_mut(&lane)) {
+                    Some(waiting) => waiting.push_back(Todo::Finish(id, result)),
+                    None => self.finish(id, result),
+                }
             }
-            Ok(()) => self.finish(id, Ok(Answer::Done)),
         }
     }
 
@@ -742,12 +802,13 @@ impl Manager {
         for look in looks {
             self.submit(Lane::Connection(look.token), Todo::Work(Work::Look(look)));
         }
-        let waiting: HashSet<u64> =
+        let mut waiting: Set<u64> =
             self.engine.connections().filter(|c| c.phase == Phase::Prepared).map(|c| c.key.cookie).collect();
+        waiting.extend(self.subscribers.cookies());
         if waiting.is_empty() {
             return;
         }
-        let known: HashSet<Key> =
+        let known: Set<Key> =
             self.engine.connections().filter(|c| c.token.is_some()).map(|c| c.key).collect();
         for record in census.connections.iter().filter(|r| waiting.contains(&r.cookie)) {
             let key = Key { cookie: record.cookie, inode: record.inode };
@@ -760,7 +821,9 @@ impl Manager {
     }
 
     fn identified(&mut self, event: Event, pairs: Vec<Listed>) {
-        let Event::Created { token, server, .. } = event else { return };
+        let Event::Created { token, key, initial, server } = event else { return };
+        let ends = (addr::canonical(initial.local), addr::canonical(initial.remote));
+        self.subscribers.appeared(token, key, ends, server, &self.engine, Self::now());
         if self.engine.by_token(token).is_some() {
             return;
         }
@@ -827,6 +890,23 @@ impl Manager {
         self.connected = Some((key, token));
     }
 
+    /// Notes that somebody is about to connect a socket, for those who ask
+    /// about all that is his.
+    pub fn expect(&mut self, key: Key, whose: u64) {
+        self.subscribers.expect(key, whose);
+    }
+
+    /// Whether somebody waits to hear of this socket's connection.
+    pub fn waits_for(&self, key: &Key) -> bool {
+        self.subscribers.waits_for(key)
+    }
+
+    /// Notes that it is connected, and plain TCP.
+    pub fn note_plain(&mut self, key: Key, ends: (SocketAddr, SocketAddr)) {
+        let ends = (addr::canonical(ends.0), addr::canonical(ends.1));
+        self.subscribers.is_plain(key, ends, Self::now());
+    }
+
     /// Notes a socket that was made under control.
     pub fn note_switched(&mut self, key: Key) {
         self.prepared.entry(key).or_default().switched = true;
@@ -881,11 +961,44 @@ impl Manager {
         while let Some(Notice::Answer { id, result }) = self.engine.poll_notification() {
             self.answered(id, result);
         }
+        while let Some(incident) = self.engine.poll_incident() {
+            self.subscribers.noticed(incident, &self.engine, Self::now());
+        }
+    }
+
+    /// The next thing to tell a subscriber.
+    pub fn poll_tiding(&mut self) -> Option<Tiding> {
+        self.subscribers.poll()
+    }
+
+    /// Somebody is to be told of all connections that are known here and that
+    /// `mine` says; of what is there as well if `current`.
+    pub fn subscribe_all(
+        &mut self,
+        id: SubscriberId,
+        current: bool,
+        mine: impl Fn(&Key, Option<u64>, &[SubscriberId]) -> bool,
+    ) {
+        self.subscribers.add_all(id, current, mine, &self.engine, Self::now());
+        self.engine.keep_incidents(true);
+    }
+
+    /// Somebody is to be told no more.
+    pub fn unsubscribe(&mut self, id: SubscriberId) {
+        self.subscribers.remove(id);
+        self.engine.keep_incidents(!self.subscribers.is_empty());
     }
 
     /// Sends strangers away from our listening sockets, and ends those whose
     /// application's own is gone.
     fn tend_joins(&mut self, listeners_changed: bool) {
+        if listeners_changed
+            && self.subscribers.has_listeners()
+            && let Ok(listeners) = self.diag.listeners()
+        {
+            let cookies = listeners.iter().map(|listener| listener.cookie).collect();
+            self.subscribers.listening(&cookies);
+        }
         for join in &self.joins {
             while let Ok(stranger) = sockopt::accept(join.socket.as_fd()) {
                 let reset = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
@@ -909,7 +1022,10 @@ impl Manager {
     /// Forgets unconnected sockets that are closed, which no event tells of:
     /// `open` gives the inodes of those that are not.
     pub fn sweep(&mut self, open: impl FnOnce() -> Option<HashSet<u64>>) {
-        if self.engine.waiting().max(self.prepared.len()) < self.sweep_at {
+        let known = |manager: &Self| {
+            manager.engine.waiting().max(manager.prepared.len()).max(manager.subscribers.waiting())
+        };
+        if known(self) < self.sweep_at {
             return;
         }
         let Some(open) = open() else {
@@ -927,7 +1043,8 @@ impl Manager {
         }
         let engine = &self.engine;
         self.prepared.retain(|key, _| open.contains(&key.inode) || engine.by_key(key).is_some());
-        self.sweep_at = 64 + 2 * self.engine.waiting().max(self.prepared.len());
+        self.subscribers.sweep(&open);
+        self.sweep_at = 64 + 2 * known(self);
     }
 }
 

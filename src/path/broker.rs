@@ -5,6 +5,7 @@
 use super::{Abilities, Backend, Control, PathControl, Start};
 use crate::engine::{Entry, Key, Time};
 use crate::error::{Errno, Error, Result};
+use crate::events::Next;
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::{sockopt, unix};
 use crate::manager::{self, Answer, Facts};
@@ -132,6 +133,19 @@ impl Line {
         unix::send(self.fd.as_fd(), &message, attached, true)
     }
 
+    /// What the broker said before it closed the line.
+    fn last_words(&self) -> Option<Told> {
+        let mut buffer = [0u8; wire::LIMIT];
+        loop {
+            let received = unix::receive(self.fd.as_fd(), &mut buffer, true).ok().filter(|r| r.len > 0)?;
+            match wire::decode(buffer.get(..received.len)?) {
+                Ok(Reply { tag: 0, told }) => return Some(told),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// One question, one reply. An errno where the line is of no use any more.
     fn ask(
         &mut self,
@@ -146,7 +160,8 @@ impl Line {
         let fd = self.fd.as_fd();
         while let Err(errno) = unix::send(fd, &message, attached, true) {
             if errno != Errno(libc::EAGAIN) {
-                return Err(errno);
+                // It may have said why it hung up.
+                return self.last_words().ok_or(errno);
             }
             wait(fd, libc::POLLOUT, deadline)?;
         }
@@ -319,6 +334,46 @@ fn note(socket: &Socket<'_>) {
     }
 }
 
+/// Whether the descriptor is a line to the broker: then it is of
+/// [`Broker::subscribe`]'s, the others are nobody's but ours.
+pub fn is_line(fd: BorrowedFd<'_>) -> bool {
+    let is = |option, value| sockopt::get_int(fd, libc::SOL_SOCKET, option) == Ok(value);
+    is(libc::SO_DOMAIN, libc::AF_UNIX)
+        && is(libc::SO_TYPE, libc::SOCK_SEQPACKET)
+        && unix::is_connected_to(fd, &path())
+}
+
+/// The next event of such a line.
+pub fn next_event(fd: BorrowedFd<'_>) -> Result<Next> {
+    let mut buffer = [0u8; 1024];
+    // What the kernel keeps for us: that the end was told.
+    let ended = || sockopt::get_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED) == Ok(1);
+    let end = || {
+        let _ = sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED, 1);
+    };
+    let received = match unix::receive(fd, &mut buffer, true) {
+        Err(Errno(libc::EAGAIN)) if ended() => return Ok(Next::End),
+        Err(Errno(libc::EAGAIN)) => return Ok(Next::Nothing),
+        Err(Errno(libc::ECONNRESET)) => None,
+        Err(errno) => return Err(lost(errno)),
+        Ok(received) => buffer.get(..received.len).filter(|bytes| !bytes.is_empty()),
+    };
+    let reply = received.map(wire::decode::<Reply>);
+    match reply.map(|reply| reply.map(|reply| reply.told)) {
+        Some(Ok(Told::Happened(event))) => Ok(Next::Event(event)),
+        Some(Ok(Told::Over)) => {
+            end();
+            Ok(Next::End)
+        }
+        None if ended() => Ok(Next::End),
+        flaw => {
+            end();
+            let errno = if flaw.is_none() { libc::ECONNRESET } else { libc::EBADMSG };
+            Err(lost(Errno(errno)))
+        }
+    }
+}
+
 impl PathControl for Broker {
     fn add(&self, socket: &Socket<'_>, entries: Vec<Entry>) -> Result<()> {
         done(socket, Ask::Add(entries.iter().map(Into::into).collect()))
@@ -377,8 +432,18 @@ impl PathControl for Broker {
         }
     }
 
-    fn subscribe(&self, _socket: Option<&Socket<'_>>, _events: u32) -> Result<OwnedFd> {
-        Err(Error::new(libc::EOPNOTSUPP, "the broker tells no events"))
+    fn subscribe(&self, socket: Option<&Socket<'_>>, events: u32) -> Result<OwnedFd> {
+        let ask = if socket.is_some() { Ask::Subscribe { events } } else { Ask::SubscribeAll { events } };
+        let attached = socket.map(|socket| socket.fd);
+        // A line of its own, which is what the application gets.
+        let mut line = Line::open().map_err(|error| match error.errno() {
+            libc::EPERM if STATE.get().is_some() => Error::new(libc::EIO, error.to_string()),
+            _ => error,
+        })?;
+        match line.ask(ask, attached, PATIENCE).map_err(lost)? {
+            Told::Done => Ok(line.fd),
+            told => Err(told.into_answer().err().unwrap_or_else(|| lost(Errno(libc::EBADMSG)))),
+        }
     }
 
     fn abilities(&self) -> Abilities {

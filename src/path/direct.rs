@@ -2,14 +2,17 @@
 //! The direct backend: this process has CAP_NET_ADMIN and steps a manager
 //! inside the application's own calls.
 
-use super::watchers::{self, Watchers};
+use super::watchers::{self, Name, Watchers};
 use super::{Abilities, Backend, Control, PathControl, Start};
 use crate::engine::{Entry, Key, Time};
 use crate::error::{Errno, Error, Result};
+use crate::events::{self, Next, Queue};
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::sockopt;
-use crate::manager::{self, Answer, Call, CallId, Facts, Hands, Leave, Manager, Servers};
-use crate::stream::Socket;
+use crate::manager::{
+    self, Answer, Call, CallId, Facts, Hands, Leave, Manager, Servers, SubscriberId, Tiding, Told,
+};
+use crate::stream::{Socket, Stage};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -36,7 +39,20 @@ struct Namespace {
     /// Ends of calls whose callers have not come for them yet.
     ended: HashMap<CallId, Result<Answer>>,
     watchers: Watchers,
+    subscriptions: HashMap<SubscriberId, Subscription>,
+    /// Those among them that are about all connections.
+    of_all: Vec<SubscriberId>,
 }
+
+/// What somebody wants to hear, and what he has not read yet.
+struct Subscription {
+    events: u32,
+    queue: Queue,
+}
+
+/// Events that may wait: of one connection, of many.
+const FEW: usize = 256;
+const MANY: usize = 65536;
 
 impl Namespace {
     fn open(namespace: u64) -> Result<Self> {
@@ -44,7 +60,14 @@ impl Namespace {
         let manager = Manager::open(namespace, hands.family())?;
         hands.in_userspace_mode();
         let watchers = Watchers::new(namespace ^ process::monotonic().as_nanos() as u64);
-        Ok(Self { manager, hands, ended: HashMap::new(), watchers })
+        Ok(Self {
+            manager,
+            hands,
+            ended: HashMap::new(),
+            watchers,
+            subscriptions: HashMap::new(),
+            of_all: Vec::new(),
+        })
     }
 
     fn is(&self, namespace: u64) -> bool {
@@ -110,6 +133,90 @@ impl Namespace {
         while let Some((id, result)) = self.manager.outcome() {
             self.ended.insert(id, result);
         }
+        self.deliver();
+    }
+
+    /// Gives what there is to tell to those who asked.
+    fn deliver(&mut self) {
+        let mut touched = Vec::new();
+        while let Some(Tiding { mut to, only, event, .. }) = self.manager.poll_tiding() {
+            if !only {
+                to.extend(&self.of_all);
+            }
+            for id in to {
+                let Some(subscription) = self.subscriptions.get_mut(&id) else { continue };
+                match event {
+                    Told::Event(event) if subscription.events & event.what.bit() == 0 => continue,
+                    Told::Event(event) => subscription.queue.push(event),
+                    Told::Doubt(time) => subscription.queue.doubt(time),
+                    Told::End => subscription.queue.end(),
+                }
+                touched.push(id);
+            }
+        }
+        for id in touched {
+            self.watchers.set_ready(Name::from_id(id), true);
+        }
+    }
+
+    /// Makes a descriptor for events.
+    fn open_watcher(&mut self) -> Result<(Name, OwnedFd)> {
+        self.watchers.sweep();
+        let opened = self.watchers.open(self.manager.event_fd());
+        self.clear();
+        self.set_timer();
+        opened.map_err(|e| Error::kernel(e, "making a descriptor for events"))
+    }
+
+    /// Forgets subscriptions whose descriptors were found closed.
+    fn clear(&mut self) {
+        while let Some(gone) = self.watchers.poll_closed() {
+            if self.subscriptions.remove(&gone.id()).is_some() {
+                self.of_all.retain(|id| *id != gone.id());
+                self.manager.unsubscribe(gone.id());
+            }
+        }
+    }
+
+    /// Somebody is to hear of a socket, or of all.
+    fn subscribe(&mut self, socket: Option<(BorrowedFd<'_>, Key, bool)>, events: u32) -> Result<OwnedFd> {
+        let (name, fd) = self.open_watcher()?;
+        let id = name.id();
+        if events & events::ALL == 0 {
+            return Ok(fd);
+        }
+        let current = events & events::CURRENT != 0;
+        let limit = if socket.is_some_and(|(_, _, listens)| !listens) { FEW } else { MANY };
+        self.subscriptions.insert(id, Subscription { events, queue: Queue::new(limit) });
+        let begun = match socket {
+            None => {
+                self.of_all.push(id);
+                self.manager.subscribe_all(id, current, |_, _, _| true);
+                self.deliver();
+                Ok(())
+            }
+            Some((fd, key, _)) => match self.call(key, Call::Subscribe { id, current }, fd) {
+                Ok(result) => result.map(drop),
+                Err(call) => {
+                    self.manager.abandon(call);
+                    Err(Error::new(libc::ENOTRECOVERABLE, "the subscription was never answered"))
+                }
+            },
+        };
+        if begun.is_err() {
+            self.subscriptions.remove(&id);
+            self.watchers.close(name);
+        }
+        begun.map(|()| fd)
+    }
+
+    /// Takes an event out.
+    fn next(&mut self, name: Name) -> Next {
+        let Some(subscription) = self.subscriptions.get_mut(&name.id()) else { return Next::Nothing };
+        let next = subscription.queue.pop();
+        let readable = subscription.queue.is_readable();
+        self.watchers.set_ready(name, readable);
+        next
     }
 
     /// Makes a call; its end, or what to ask for later.
@@ -119,6 +226,9 @@ impl Namespace {
         call: Call,
         fd: BorrowedFd<'_>,
     ) -> std::result::Result<Result<Answer>, CallId> {
+        if let Call::BeforeConnect(_) = call {
+            self.manager.expect(key, 0);
+        }
         let id = self.manager.call(key, call, Leave { servers: Servers::Never, peers: true, local: false });
         self.work(Some(fd));
         self.ended.remove(&id).ok_or(id)
@@ -152,45 +262,64 @@ pub fn touch() {
     namespaces.iter_mut().filter(|n| n.intact()).for_each(Namespace::step);
 }
 
-/// A descriptor that is readable when there is something to do, for the calling
-/// thread's namespace or a socket's.
-pub fn subscribe(socket: Option<&Socket<'_>>) -> Result<OwnedFd> {
-    let open = |namespace: &mut Namespace| {
-        namespace.watchers.sweep();
-        let (_, fd) = namespace
-            .watchers
-            .open(namespace.manager.event_fd())
-            .map_err(|e| Error::kernel(e, "making a descriptor for events"))?;
-        namespace.set_timer();
-        Ok(fd)
-    };
-    match socket {
-        Some(socket) => on(socket, |namespace, _| open(namespace)),
-        None => with(thread_namespace()?, open),
+/// A descriptor that tells of a socket, or of all connections that are known.
+fn subscribe(socket: Option<&Socket<'_>>, events: u32) -> Result<OwnedFd> {
+    let fd = match socket {
+        Some(socket) => {
+            let listens = socket.stage()? == Stage::Listening;
+            on(socket, |namespace, key| namespace.subscribe(Some((socket.fd, key, listens)), events))
+        }
+        None => with(thread_namespace()?, |namespace| namespace.subscribe(None, events)),
+    }?;
+    if let Some(state) = STATE.get() {
+        // One with this number that was another namespace's has been closed.
+        for namespace in lock(state).iter_mut() {
+            namespace.watchers.lose(fd.as_raw_fd());
+            namespace.clear();
+        }
     }
+    Ok(fd)
 }
 
-/// Does what there is to do, if this is a descriptor of [`subscribe`]'s: EINVAL
-/// where it isn't.
-pub fn serve(fd: BorrowedFd<'_>) -> Result<()> {
+/// Does what there is to do, and then `act`, if this is a descriptor of
+/// [`subscribe`]'s: EINVAL where it isn't.
+fn at<T>(fd: BorrowedFd<'_>, act: impl FnOnce(&mut Namespace, Name) -> T) -> Result<T> {
     let shown = watchers::look(fd).map_err(|e| Error::kernel(e, "looking for events"))?;
     let stranger =
-        || Error::new(libc::EINVAL, "the descriptor is not of mptcp_subscribe(), or of another process");
+        || Error::new(libc::EINVAL, "the descriptor is not one of mptcp_subscribe(), or of another process");
     let mut namespaces = lock(STATE.get().ok_or_else(stranger)?);
     let number = fd.as_raw_fd();
-    let of = |namespace: &mut Namespace| {
-        let name = shown.name.or_else(|| namespace.watchers.at(number))?;
-        namespace.watchers.has(name).then_some(name)
-    };
-    let found = namespaces.iter_mut().find_map(|namespace| Some((of(namespace)?, namespace)));
+    // Where nothing is readable only the number tells, or a look at what the
+    // descriptor watches.
+    let mut known = Vec::from_iter(shown.name);
+    if known.is_empty() {
+        known.extend(namespaces.iter().find_map(|namespace| namespace.watchers.idle_at(number)));
+    }
+    if known.is_empty() {
+        known = watchers::names(fd);
+    }
+    let found = namespaces.iter_mut().find_map(|namespace| {
+        let name = known.iter().find(|name| namespace.watchers.has(**name))?;
+        Some((*name, namespace))
+    });
     let Some((name, namespace)) = found else { return Err(stranger()) };
     if shown.name.is_some() {
         namespace.watchers.used(name, fd, namespace.manager.event_fd());
     }
     if shown.work {
-        namespace.serve()?;
+        namespace.serve().map_err(|error| Error::new(libc::EIO, error.to_string()))?;
     }
-    Ok(())
+    Ok(act(namespace, name))
+}
+
+/// Does what there is to do; EINVAL where it is no descriptor of [`subscribe`]'s.
+pub fn serve(fd: BorrowedFd<'_>) -> Result<()> {
+    at(fd, |_, _| ())
+}
+
+/// The same, and takes an event out.
+pub fn next_event(fd: BorrowedFd<'_>) -> Result<Next> {
+    at(fd, Namespace::next)
 }
 
 fn thread_namespace() -> Result<u64> {
@@ -318,10 +447,18 @@ impl PathControl for Direct {
         }
     }
 
-    fn connected(&self, key: Key, token: u32) {
+    fn connected(&self, socket: &Socket<'_>, key: Key, token: u32) {
         let Some(state) = STATE.get() else { return };
-        for namespace in lock(state).iter_mut() {
+        let of_socket = sockopt::netns_cookie(socket.fd).unwrap_or(0);
+        let mut namespaces = lock(state);
+        let Some(namespace) = namespaces.iter_mut().find(|n| n.is(of_socket)) else { return };
+        if token != 0 {
             namespace.manager.note_connected(key, token);
+        } else if namespace.manager.waits_for(&key)
+            && let (Ok(local), Ok(remote)) = (sockopt::sockname(socket.fd), sockopt::peername(socket.fd))
+        {
+            namespace.manager.note_plain(key, (local, remote));
+            namespace.deliver();
         }
     }
 
@@ -365,8 +502,8 @@ impl PathControl for Direct {
         }
     }
 
-    fn subscribe(&self, socket: Option<&Socket<'_>>, _events: u32) -> Result<OwnedFd> {
-        subscribe(socket)
+    fn subscribe(&self, socket: Option<&Socket<'_>>, events: u32) -> Result<OwnedFd> {
+        subscribe(socket, events)
     }
 
     fn abilities(&self) -> Abilities {

@@ -54,9 +54,9 @@ pub trait PathControl {
     fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start>;
     /// Notes that the library bound the socket for connect(2).
     fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr);
-    /// The socket is connected, by this token.
-    fn connected(&self, key: Key, token: u32) {
-        let _ = (key, token);
+    /// The socket is connected, by this token; 0: it is plain TCP.
+    fn connected(&self, socket: &Socket<'_>, key: Key, token: u32) {
+        let _ = (socket, key, token);
     }
     /// The connection attempt failed and the socket was disconnected.
     fn disconnected(&self, socket: &Socket<'_>);
@@ -134,12 +134,19 @@ pub fn existing(socket: &Socket<'_>) -> Option<&'static dyn PathControl> {
 
 /// Does what there is to do for a descriptor of [`PathControl::subscribe`]'s.
 pub fn serve(fd: BorrowedFd<'_>) -> Result<()> {
-    direct::serve(fd).map(drop)
+    match direct::serve(fd) {
+        // The broker does it all.
+        Err(error) if error.errno() == libc::EINVAL && broker::is_line(fd) => Ok(()),
+        result => result,
+    }
 }
 
 /// The next event of a descriptor of [`PathControl::subscribe`]'s.
 pub fn next_event(fd: BorrowedFd<'_>) -> Result<events::Next> {
-    direct::serve(fd).map(|()| events::Next::Nothing)
+    match direct::next_event(fd) {
+        Err(error) if error.errno() == libc::EINVAL && broker::is_line(fd) => broker::next_event(fd),
+        result => result,
+    }
 }
 
 /// The list of a socket, `None` where it has none.

@@ -38,6 +38,16 @@ enum Part {
 }
 
 impl Name {
+    /// As a number.
+    pub fn id(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+
+    /// From such a number.
+    pub fn from_id(id: u64) -> Self {
+        Self { slot: id as u32, generation: (id >> 32) as u32 }
+    }
+
     fn data(self, part: Part) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.slot) << 1 | u64::from(part == Part::Work)
     }
@@ -79,6 +89,12 @@ pub fn look(fd: BorrowedFd<'_>) -> KernelResult<Shown> {
     Ok(shown)
 }
 
+/// Whose a descriptor can be, by what it watches.
+pub fn names(fd: BorrowedFd<'_>) -> Vec<Name> {
+    let known = poll::numbers(fd.as_raw_fd()).unwrap_or_default();
+    known.into_iter().map(|data| Name::of(data).0).collect()
+}
+
 /// All of one namespace.
 #[derive(Debug)]
 pub struct Watchers {
@@ -93,6 +109,7 @@ pub struct Watchers {
     timer: Option<OwnedFd>,
     timer_at: Option<Duration>,
     sweep_at: usize,
+    closed: Vec<Name>,
 }
 
 impl Watchers {
@@ -108,6 +125,7 @@ impl Watchers {
             timer: None,
             timer_at: None,
             sweep_at: 64,
+            closed: Vec::new(),
         }
     }
 
@@ -153,6 +171,11 @@ impl Watchers {
         }
     }
 
+    /// One that was found closed.
+    pub fn poll_closed(&mut self) -> Option<Name> {
+        self.closed.pop()
+    }
+
     fn names(&self) -> Vec<Name> {
         let name =
             |(slot, at): (u32, &Option<Slot>)| Some(Name { slot, generation: at.as_ref()?.generation });
@@ -172,11 +195,27 @@ impl Watchers {
         self.get(name).is_some()
     }
 
-    /// The one that this number was last used for.
+    /// The one that has this number.
     pub fn at(&self, number: RawFd) -> Option<Name> {
         let slot = *self.by_number.get(&number)?;
         let generation = self.slots.get(slot as usize)?.as_ref()?.generation;
-        Some(Name { slot, generation })
+        // It can be another descriptor's by now.
+        let always = self.always.get(slot as usize / LEADERS)?;
+        poll::knows(number, always.as_fd()).then_some(Name { slot, generation })
+    }
+
+    /// The same, if it is as unreadable as it has shown.
+    pub fn idle_at(&self, number: RawFd) -> Option<Name> {
+        self.at(number).filter(|name| self.get(*name).is_some_and(|slot| !slot.ready))
+    }
+
+    /// Forgets the one that had this number, if it is another descriptor's now.
+    pub fn lose(&mut self, number: RawFd) {
+        if self.at(number).is_none()
+            && let Some(slot) = self.by_number.remove(&number)
+        {
+            self.vacate(slot);
+        }
     }
 
     /// Notes that the descriptor with this number is this one.
@@ -269,21 +308,22 @@ impl Watchers {
 
     fn vacate(&mut self, slot: u32) {
         if let Some(place) = self.slots.get_mut(slot as usize)
-            && place.take().is_some()
+            && let Some(gone) = place.take()
         {
             self.free.push(slot);
+            self.closed.push(Name { slot, generation: gone.generation });
         }
         self.leaders.retain(|leader| *leader != slot);
     }
 
     /// Forgets those that were closed, now and then.
-    pub fn sweep(&mut self) -> bool {
+    pub fn sweep(&mut self) {
         if self.len() < self.sweep_at {
-            return false;
+            return;
         }
         let Some(open) = poll::epolls() else {
             self.sweep_at += 64;
-            return false;
+            return;
         };
         let mut alive = HashSet::new();
         for (number, known) in open {
@@ -299,7 +339,6 @@ impl Watchers {
             }
         }
         self.sweep_at = 64 + 2 * self.len();
-        true
     }
 
     /// Goes on with another event socket, after the program has closed

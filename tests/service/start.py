@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Where a broker starts, and where it must not."""
+
+import ctypes
+import errno
+import os
+import socket
+import subprocess
+
+import mptcpapi
+
+import wire
+from lab import DAEMON, EVIL, Broker, as_user
+
+
+def refused(*options, status=1, words=""):
+    """It does not start, and says why."""
+    done = subprocess.run([DAEMON, *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, timeout=30)
+    said = done.stderr.decode()
+    assert done.returncode == status and words in said and said.startswith("mptcpapid: "), (done.returncode, said)
+
+
+def one_broker_on_a_path():
+    """A second one refuses and takes nothing from the first; a socket file that
+    nobody answers is replaced, another file is not."""
+    with Broker() as broker:
+        for _ in range(3):
+            refused("--socket", broker.path, words="in use")
+            assert broker.answers()
+        broker.kill()
+        assert os.path.exists(broker.path)
+        broker.start()
+        broker.stop()
+        # Many at once: one serves.
+        crowd = [subprocess.Popen([DAEMON, "--socket", broker.path], stderr=subprocess.DEVNULL) for _ in range(6)]
+        broker.process = crowd[0]
+        try:
+            ended = 0
+            while ended < 5:
+                pid, _ = os.waitpid(-1, 0)
+                ended += 1
+                crowd = [one for one in crowd if one.pid != pid]
+            broker.process = crowd[0]
+            assert broker.answers()
+        finally:
+            for one in crowd:
+                one.kill()
+                one.wait()
+        path = os.path.join(broker.directory, "precious")
+        with open(path, "w") as file:
+            file.write("x")
+        refused("--socket", path, words=path)
+        with open(path) as file:
+            assert file.read() == "x"
+
+
+def what_it_can_t_do_it_says():
+    """Options, policies and places that are wrong; a user without privilege."""
+    with Broker() as broker:
+        other = os.path.join(broker.directory, "other")
+        refused("--sockte", "x", status=2, words="--sockte")
+        refused("--config", "/nowhere", status=2, words="/nowhere")
+        with open(other, "w") as file:
+            file.write("[default]\nclient = 3\n")
+        refused("--config", other, status=2, words="client")
+        refused("--check-config", "--config", other, status=2, words="client")
+        assert subprocess.run([DAEMON, "--check-config", "--config", broker.config]).returncode == 0
+        refused("--socket", os.path.join(broker.directory, "new"), "--state", "/nowhere/at/all", words="/nowhere")
+        refused("--socket", "@" + "x" * 200, words="listening on")
+        name = f"@mptcpapi-start-{os.getpid()}"
+
+        def user():
+            refused("--socket", name, words="CAP_NET_ADMIN")
+        os.chmod(broker.directory, 0o755)
+        as_user(EVIL, user)
+
+
+def another_namespace():
+    """A broker of another network namespace refuses in words; who may do
+    without it does."""
+    def elsewhere(path, uid, inherited, ending=None):
+        if ctypes.CDLL(None).unshare(0x40000000) != 0:
+            raise OSError("unshare")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        subprocess.run(["ip", "addr", "add", "10.1.0.1/32", "dev", "lo"], check=True)
+        os.environ["MPTCPAPI_BROKER"] = path
+        if uid:
+            os.setresuid(uid, uid, uid)
+        with wire.Client(path) as client, wire.mptcp() as sock:
+            client.ask(wire.HELLO)
+            try:
+                client.ask(wire.add("10.1.0.1"), sock)
+                raise AssertionError("served")
+            except wire.Refused as error:
+                assert error.errno == errno.EOPNOTSUPP and "another network namespace" in error.strerror, error
+        with mptcpapi.mptcp_socket() as sock:
+            for backend in ("broker", "auto"):
+                os.environ["MPTCPAPI_BACKEND"] = backend
+                try:
+                    mptcpapi.add(sock, "10.1.0.1")
+                    told = 0
+                except OSError as error:
+                    told = error.errno
+                    assert "another network namespace" in error.strerror, error
+                caps = mptcpapi.capabilities()
+                if backend == "broker":
+                    assert told == errno.EOPNOTSUPP and caps.backend == mptcpapi.Backend.NONE, (told, caps)
+                elif uid:
+                    assert told and caps.backend == mptcpapi.Backend.NONE, (told, caps)
+                else:
+                    assert told == 0 and caps.backend == mptcpapi.Backend.DIRECT, (told, caps)
+        # A socket of the broker's namespace that was inherited.
+        with wire.Client(path) as client:
+            client.ask(wire.add("10.1.0.1"), inherited)
+
+    with Broker() as broker, wire.mptcp() as inherited:
+        for uid in (EVIL, 0):
+            as_user(0, elsewhere, broker.path, uid, inherited)
+
+
+CASES = [one_broker_on_a_path, what_it_can_t_do_it_says, another_namespace]
