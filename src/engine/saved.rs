@@ -119,7 +119,7 @@ impl Saved {
         }
         c.excluded = self.excluded.into_iter().take(LIST_MAX).collect();
         for peer in self.peers.into_iter().take(512) {
-            if !c.peers.contains(&peer) {
+            if !c.peers.iter().any(|known| known.addr == peer.addr) {
                 c.peers.push(peer);
             }
         }

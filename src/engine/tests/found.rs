@@ -131,16 +131,24 @@ fn a_claim_is_said_to_have_changed_whatever_is_answered() {
 }
 
 #[test]
-fn an_address_that_the_peer_has_under_two_ids_is_restored_with_both() {
+fn a_peer_that_announces_its_initial_address_can_not_take_it_back() {
+    let mut world = World::new(&[0]);
+    for n in [1, 0, 2, 0] {
+        world.tell(Event::Announced { token: TOKEN, id: 4, addr: remote(n) });
+    }
+    world.tell(Event::Withdrawn { token: TOKEN, id: 4 });
+    let peers = &world.engine.by_key(&KEY).unwrap().peers;
+    assert_eq!(peers, &[Peer { id: Some(0), addr: remote(0) }]);
+}
+
+#[test]
+fn an_address_of_the_peer_is_known_once() {
     let mut world = World::new(&[]);
-    for (id, n) in [(3, 1), (4, 2), (4, 1)] {
+    world.tell(Event::PeerAddresses { key: KEY, addrs: vec![remote(3)] });
+    for (id, n) in [(3, 1), (4, 2), (5, 3), (4, 1), (5, 3)] {
         world.tell(Event::Announced { token: TOKEN, id, addr: remote(n) });
     }
-    let saved = world.engine.save(&KEY).unwrap();
-    let mut after = Engine::default();
-    after.handle(Event::Restore(Box::new(saved.clone())), world.now);
-    assert_eq!(after.save(&KEY), Some(saved));
-    // One of them is withdrawn, which leaves the other.
-    after.handle(Event::Withdrawn { token: TOKEN, id: 3 }, world.now);
-    assert!(after.by_key(&KEY).unwrap().peers.contains(&Peer { id: Some(4), addr: remote(1) }));
+    let peer = |id, n| Peer { id: Some(id), addr: remote(n) };
+    let peers = &world.engine.by_key(&KEY).unwrap().peers;
+    assert_eq!(peers, &[peer(0, 0), peer(5, 3), peer(4, 1)]);
 }
