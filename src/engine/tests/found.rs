@@ -115,3 +115,17 @@ fn endpoints_that_go_after_a_restart_wait_for_the_look() {
     engine.handle(event, now);
     assert_eq!(engine.poll_command().map(|c| c.action), Some(Action::Remove { id: 6 }));
 }
+
+#[test]
+fn a_claim_is_said_to_have_changed_whatever_is_answered() {
+    let mut engine = Engine::default();
+    let now = Time::from_secs(1);
+    let saved = Saved { key: KEY, unclaimed: true, foreign: true, ..Saved::default() };
+    engine.handle(Event::Restore(Box::new(saved)), now);
+    engine.keep_changes(true);
+    let request = Request::Add(vec![local(1).into()]);
+    engine.handle(Event::Request { id: 1, key: KEY, request }, now);
+    assert!(matches!(engine.poll_notification(), Some(Notice::Answer { result: Err(_), .. })));
+    assert!(engine.save(&KEY).is_some_and(|saved| !saved.unclaimed));
+    assert_eq!(engine.poll_changed(), Some(KEY));
+}
