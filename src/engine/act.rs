@@ -5,7 +5,7 @@
 use super::connection::{Addition, Connection, Failure, Phase, Ready, Removal, State, Subflow, Wanted};
 use super::event::{Action, Command, Handle, Incident, Notice, Outcome, RequestId, Time};
 use super::judge::Path;
-use super::note::{announced_or_not, created_or_not, fail, not_closed, note};
+use super::note::{announced_or_not, created_or_not, fail, not_closed, note, undo};
 use super::{Engine, SUBFLOWS_MAX, unspecified};
 use crate::addr;
 use crate::error::Error;
@@ -26,9 +26,7 @@ impl Engine {
         self.tags += 1;
         let tag = self.tags;
         let waits = |a: &&mut Addition| source.is_some_and(|source| a.added.contains(&source));
-        if let Some(addition) = c.additions.iter_mut().find(waits) {
-            addition.commands.push(tag);
-        }
+        c.additions.iter_mut().filter(waits).for_each(|addition| addition.commands.push(tag));
         self.outstanding.insert(tag, Outstanding { handle, action, source });
         self.commands.push_back(Command { tag, token, key: c.key, action });
         Some(tag)
@@ -345,6 +343,8 @@ impl Engine {
             c.additions.take().into_iter().partition(|a| a.commands.is_empty());
         c.additions = waiting.into();
         for addition in done {
+            // What it asked for stays, whatever becomes of the others.
+            c.additions.iter_mut().for_each(|other| other.yield_to(&addition));
             self.notices.push_back(Notice::Answer { id: addition.request, result: Ok(()) });
         }
     }
@@ -362,8 +362,10 @@ impl Engine {
         if let Action::Create { .. } | Action::Destroy { .. } = action {
             c.heard += 1;
         }
-        for addition in c.additions.iter_mut() {
+        let mut waiting = Vec::new();
+        for addition in c.additions.iter_mut().filter(|addition| addition.commands.contains(&tag)) {
             addition.commands.retain(|known| *known != tag);
+            waiting.push(addition.request);
         }
         if let Some(incidents) = &mut self.incidents {
             incidents.extend(incident(c, action, source, outcome));
@@ -411,8 +413,10 @@ impl Engine {
                 | Action::End => {}
             },
         }
-        if let (Some(error), Some(source)) = (refusal, source) {
-            self.refuse(handle, &source, error);
+        if let Some(error) = refusal {
+            for request in waiting {
+                self.refuse(handle, request, error.clone());
+            }
         }
         self.settle(handle, now);
     }
@@ -422,30 +426,27 @@ impl Engine {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         let removals = c.removals.take().into_iter().filter_map(|removal| removal.request);
         let mut requests: Vec<RequestId> = removals.collect();
-        for addition in c.additions.take().into_iter().rev() {
-            (c.entries, c.excluded) = (addition.entries, addition.excluded);
-            requests.push(addition.request);
+        while let Some(last) = c.additions.len().checked_sub(1) {
+            requests.extend(undo(c, last).map(|addition| addition.request));
         }
         for id in requests {
             self.notices.push_back(Notice::Answer { id, result: Err(not_ours()) });
         }
     }
 
-    /// Undoes the ADD that a refused command was for.
-    fn refuse(&mut self, handle: Handle, source: &SocketAddr, error: Error) {
+    /// Undoes an ADD that a refused command was for.
+    fn refuse(&mut self, handle: Handle, request: RequestId, error: Error) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        let at = c.additions.iter().position(|a| a.added.contains(source));
-        let Some(addition) = at.and_then(|at| c.additions.take_at(at)) else { return };
+        let at = c.additions.iter().position(|a| a.request == request);
+        let Some(addition) = at.and_then(|at| undo(c, at)) else { return };
         let fresh: Vec<SocketAddr> = addition
             .added
             .iter()
-            .filter(|addr| !addition.entries.iter().any(|entry| entry.addr == **addr))
+            .filter(|addr| !c.entries.iter().any(|entry| entry.addr == **addr))
             // What was there before without being listed stays.
             .filter(|addr| !addition.used.iter().any(|used| addr::covers(addr, used)))
             .copied()
             .collect();
-        c.entries = addition.entries;
-        c.excluded = addition.excluded;
         self.depart(handle, &fresh);
         self.notices.push_back(Notice::Answer { id: addition.request, result: Err(error) });
     }

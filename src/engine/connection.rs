@@ -151,11 +151,23 @@ pub(super) struct Removal {
 pub(super) struct Addition {
     pub request: RequestId,
     pub commands: Vec<u64>,
-    pub entries: Vec<Entry>,
-    pub excluded: Vec<SocketAddr>,
     pub added: Vec<SocketAddr>,
+    /// The list's entries for them before.
+    pub before: Vec<Option<Entry>>,
+    /// Exclusions that ended with it.
+    pub lifted: Vec<SocketAddr>,
     /// Local addresses that subflows had before.
     pub used: Vec<SocketAddr>,
+}
+
+impl Addition {
+    /// Leaves to another what it asked for too.
+    pub fn yield_to(&mut self, other: &Self) {
+        let keep = |addr: &SocketAddr| !other.added.contains(addr);
+        let pairs = self.added.iter().copied().zip(self.before.iter().copied());
+        (self.added, self.before) = pairs.filter(|(addr, _)| keep(addr)).unzip();
+        self.lifted.retain(|gone| !other.added.iter().any(|added| addr::covers(gone, added)));
+    }
 }
 
 /// One socket: before, during its connection, or listening.

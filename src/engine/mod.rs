@@ -35,7 +35,7 @@ use crate::addr;
 use crate::error::Error;
 use crate::quick::Map;
 use act::Outstanding;
-use connection::{Addition, Removal};
+use connection::Removal;
 use host::Host;
 use note::{add, admit, begin, credible, down, peer_has, position, remove, seen, snapshot};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -554,53 +554,43 @@ impl Engine {
             return;
         }
         match request {
-            Request::Add(entries) => {
-                let before = (c.entries.clone(), c.excluded.clone());
-                let added: Vec<SocketAddr> = entries.iter().map(|e| e.addr).collect();
-                if let Err(error) = add(c, entries) {
-                    (c.entries, c.excluded) = before;
-                    self.notices.push_back(Notice::Answer { id, result: Err(error) });
-                    return;
+            Request::Add(entries) => match add(c, id, entries) {
+                Err(error) => self.notices.push_back(Notice::Answer { id, result: Err(error) }),
+                Ok(mut addition) => {
+                    // What is under way for the same address counts for both.
+                    let under_way = c.additions.iter().flat_map(|earlier| &earlier.commands).copied();
+                    addition.commands.extend(under_way.filter(|tag| {
+                        let source = self.outstanding.get(tag).and_then(|command| command.source);
+                        source.is_some_and(|source| addition.added.contains(&source))
+                    }));
+                    addition.commands.sort_unstable();
+                    addition.commands.dedup();
+                    for addr in &addition.added {
+                        c.failures.retain(|f| f.local != *addr);
+                        for removal in c.removals.iter_mut() {
+                            removal.addrs.retain(|gone| !addr::covers(gone, addr));
+                        }
+                    }
+                    c.listed = c.listed || c.phase == Phase::Prepared;
+                    c.additions.push(addition);
                 }
-                if c.phase == Phase::Prepared {
-                    c.listed = true;
-                    self.notices.push_back(Notice::Answer { id, result: Ok(()) });
-                    return;
-                }
-                for addr in &added {
-                    c.failures.retain(|f| f.local != *addr);
-                    for removal in c.removals.iter_mut() {
-                        removal.addrs.retain(|gone| !addr::covers(gone, addr));
+            },
+            Request::Remove { addrs, patience } => match remove(c, &addrs) {
+                Err(error) => self.notices.push_back(Notice::Answer { id, result: Err(error) }),
+                Ok(()) => {
+                    let deadline = now.saturating_add(patience);
+                    // Accepted for later, where nothing can be done yet.
+                    let queued = c.ready == Ready::No || c.blind || c.phase == Phase::Prepared;
+                    if c.phase == Phase::Open {
+                        c.removals.push(Removal { addrs, deadline, request: (!queued).then_some(id) });
+                    }
+                    if queued {
+                        self.notices.push_back(Notice::Answer { id, result: Ok(()) });
                     }
                 }
-                c.additions.push(Addition {
-                    request: id,
-                    commands: Vec::new(),
-                    entries: before.0,
-                    excluded: before.1,
-                    added,
-                    used: c.subflows.iter().map(Subflow::from).collect(),
-                });
-                self.settle(handle, now);
-            }
-            Request::Remove { addrs, patience } => {
-                if let Err(error) = remove(c, &addrs) {
-                    self.notices.push_back(Notice::Answer { id, result: Err(error) });
-                    return;
-                }
-                if c.phase == Phase::Prepared {
-                    self.notices.push_back(Notice::Answer { id, result: Ok(()) });
-                    return;
-                }
-                let deadline = now.saturating_add(patience);
-                let queued = c.ready == Ready::No || c.blind;
-                c.removals.push(Removal { addrs, deadline, request: (!queued).then_some(id) });
-                if queued {
-                    self.notices.push_back(Notice::Answer { id, result: Ok(()) });
-                }
-                self.settle(handle, now);
-            }
+            },
         }
+        self.settle(handle, now);
     }
 }
 

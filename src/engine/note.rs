@@ -2,8 +2,8 @@
 //! What is heard is noted: changes of one connection, with no thought of what
 //! follows from them.
 
-use super::connection::{Connection, Entry, Failure, Peer, Phase, Ready, State, Subflow};
-use super::event::{Outcome, Seen, Time};
+use super::connection::{Addition, Connection, Entry, Failure, Peer, Phase, Ready, State, Subflow};
+use super::event::{Outcome, RequestId, Seen, Time};
 use super::host::Host;
 use super::judge::Path;
 use super::unspecified;
@@ -326,19 +326,61 @@ pub(super) fn created_or_not(
 }
 
 /// Takes addresses into the list; the last flags win.
-pub(super) fn add(c: &mut Connection, entries: Vec<Entry>) -> Result<()> {
+pub(super) fn add(c: &mut Connection, request: RequestId, entries: Vec<Entry>) -> Result<Addition> {
+    let listed = |c: &Connection, addr: &SocketAddr| c.entries.iter().position(|e| e.addr == *addr);
+    let fresh = entries.iter().filter(|entry| listed(c, &entry.addr).is_none()).count();
+    if c.entries.len() + fresh > addr::LIST_MAX {
+        let words = format!("a socket's list holds {} addresses at most", addr::LIST_MAX);
+        return Err(Error::new(libc::ENOSPC, words));
+    }
+    let mut addition = Addition {
+        request,
+        commands: Vec::new(),
+        added: Vec::new(),
+        before: Vec::new(),
+        lifted: Vec::new(),
+        used: c.subflows.iter().map(Subflow::from).collect(),
+    };
     for entry in entries {
+        addition.lifted.extend(c.excluded.iter().filter(|gone| addr::covers(gone, &entry.addr)));
         c.excluded.retain(|gone| !addr::covers(gone, &entry.addr));
-        match c.entries.iter_mut().find(|known| known.addr == entry.addr) {
+        addition.added.push(entry.addr);
+        let known = listed(c, &entry.addr).and_then(|at| c.entries.get_mut(at));
+        addition.before.push(known.as_deref().copied());
+        match known {
             Some(known) => *known = entry,
             None => note(&mut c.entries, entry),
         }
     }
-    if c.entries.len() > addr::LIST_MAX {
-        let words = format!("a socket's list holds {} addresses at most", addr::LIST_MAX);
-        return Err(Error::new(libc::ENOSPC, words));
+    Ok(addition)
+}
+
+/// Takes an ADD back: the list is as it would be without it. What later ones
+/// changed again stays as they say.
+pub(super) fn undo(c: &mut Connection, at: usize) -> Option<Addition> {
+    let addition = c.additions.take_at(at)?;
+    let later = c.additions.get_mut(at..).unwrap_or_default();
+    for (addr, before) in addition.added.iter().zip(&addition.before).rev() {
+        let again = later.iter_mut().find_map(|a| {
+            let place = a.added.iter().position(|added| added == addr)?;
+            a.before.get_mut(place)
+        });
+        if let Some(again) = again {
+            *again = *before;
+        } else if let Some(place) = c.entries.iter().position(|entry| entry.addr == *addr) {
+            match before {
+                Some(entry) => c.entries.splice(place..=place, [*entry]).for_each(drop),
+                None => drop(c.entries.remove(place)),
+            }
+        }
     }
-    Ok(())
+    for gone in &addition.lifted {
+        let wanted = later.iter().any(|a| a.added.iter().any(|added| addr::covers(gone, added)));
+        if !wanted && !c.excluded.contains(gone) {
+            c.excluded.push(*gone);
+        }
+    }
+    Some(addition)
 }
 
 /// Takes addresses out of the list, or excludes them where it has none.

@@ -530,6 +530,59 @@ fn an_add_that_is_undone_closes_nothing_that_was_there() {
     );
 }
 
+/// A connection from address 0, without a list and fully established, whose
+/// commands are answered by the test.
+fn bare() -> Engine {
+    let mut engine = Engine::default();
+    let initial = (addr::with_port(local(0), 40000), remote(0));
+    let first =
+        Seen { local: initial.0, remote: initial.1, local_id: 0, remote_id: 0, up: true, initial: true };
+    let subflows = vec![first];
+    let event = Event::Snapshot { token: TOKEN, key: KEY, server: false, initial, ready: true, subflows };
+    engine.handle(event, Time::ZERO);
+    engine
+}
+
+fn listed(engine: &Engine) -> Vec<SocketAddr> {
+    engine.by_key(&KEY).unwrap().entries.iter().map(|entry| entry.addr).collect()
+}
+
+#[test]
+fn an_add_that_is_undone_takes_nothing_from_others() {
+    let mut engine = bare();
+    let ask = |engine: &mut Engine, id, which: &[usize]| {
+        let request = Request::Add(which.iter().map(|n| local(*n).into()).collect());
+        engine.handle(Event::Request { id, key: KEY, request }, Time::ZERO);
+    };
+    ask(&mut engine, 1, &[0, 1]);
+    ask(&mut engine, 2, &[0]);
+    ask(&mut engine, 3, &[2]);
+    let tag = engine.poll_command().unwrap().tag;
+    engine.handle(Event::Done { tag, outcome: Outcome::Refused(libc::EPERM) }, Time::ZERO);
+    let tag = engine.poll_command().unwrap().tag;
+    engine.handle(Event::Done { tag, outcome: Outcome::Taken }, Time::ZERO);
+    let mut answers = BTreeMap::new();
+    while let Some(Notice::Answer { id, result }) = engine.poll_notification() {
+        answers.insert(id, result.map_err(|e| e.errno()));
+    }
+    assert_eq!(answers, BTreeMap::from([(1, Err(libc::EPERM)), (2, Ok(())), (3, Ok(()))]));
+    assert_eq!(listed(&engine), [local(0), local(2)]);
+}
+
+#[test]
+fn adds_of_one_address_share_what_becomes_of_it() {
+    let mut engine = bare();
+    for id in 1..=2 {
+        let request = Request::Add(vec![local(1).into()]);
+        engine.handle(Event::Request { id, key: KEY, request }, Time::ZERO);
+    }
+    let tag = engine.poll_command().unwrap().tag;
+    assert!(engine.poll_notification().is_none());
+    engine.handle(Event::Done { tag, outcome: Outcome::Refused(libc::EPERM) }, Time::ZERO);
+    assert_eq!(std::iter::from_fn(|| engine.poll_notification()).count(), 2);
+    assert!(listed(&engine).is_empty());
+}
+
 #[test]
 fn a_half_closed_connection_still_gives_addresses_up() {
     let mut engine = Engine::default();
