@@ -17,6 +17,8 @@ pub(super) struct Outstanding {
     pub action: Action,
     /// The address that it is for, where an ADD of that address waits for it.
     pub source: Option<SocketAddr>,
+    /// The connection was known to be fully established.
+    pub ready: bool,
 }
 
 impl Engine {
@@ -27,7 +29,8 @@ impl Engine {
         let tag = self.tags;
         let waits = |a: &&mut Addition| source.is_some_and(|source| a.added.contains(&source));
         c.additions.iter_mut().filter(waits).for_each(|addition| addition.commands.push(tag));
-        self.outstanding.insert(tag, Outstanding { handle, action, source });
+        let ready = c.ready == Ready::Yes;
+        self.outstanding.insert(tag, Outstanding { handle, action, source, ready });
         self.commands.push_back(Command { tag, token, key: c.key, action });
         Some(tag)
     }
@@ -213,6 +216,9 @@ impl Engine {
         let ifindex = c.ifindex(&self.host, &source);
         let tried = c.failures.iter().find(|f| f.local == source && f.remote == remote);
         let comebacks = tried.map_or(0, |failure| failure.comebacks);
+        let create = Action::Create { local, id: slot.id, remote, backup, ifindex };
+        let Some(tag) = self.emit(handle, create, Some(source)) else { return };
+        let Some(c) = self.connections.get_mut(&handle) else { return };
         note(
             &mut c.subflows,
             Subflow {
@@ -225,9 +231,9 @@ impl Engine {
                 closing: false,
                 surplus: false,
                 path: Path::with_comebacks(comebacks),
+                tag,
             },
         );
-        self.emit(handle, Action::Create { local, id: slot.id, remote, backup, ifindex }, Some(source));
     }
 
     /// Removes addresses whose alternatives are there, or won't come.
@@ -357,7 +363,9 @@ impl Engine {
             self.watched(tag, None, now);
             return;
         }
-        let Some(Outstanding { handle, action, source }) = self.outstanding.remove(&tag) else { return };
+        let Some(Outstanding { handle, action, source, ready }) = self.outstanding.remove(&tag) else {
+            return;
+        };
         let Some(c) = self.connections.get_mut(&handle) else { return };
         if let Action::Create { .. } | Action::Destroy { .. } = action {
             c.heard += 1;
@@ -389,7 +397,15 @@ impl Engine {
             _ => match action {
                 Action::Create { local, remote, .. } => {
                     let source = source.unwrap_or(local);
-                    refusal = created_or_not(c, &source, &local, &remote, outcome, now);
+                    if outcome == Outcome::NotReady {
+                        c.ready = match c.ready {
+                            _ if ready => Ready::Over,
+                            // It is by now.
+                            Ready::Yes => Ready::Yes,
+                            _ => Ready::No,
+                        };
+                    }
+                    refusal = created_or_not(c, tag, &source, (&local, &remote), outcome, now);
                 }
                 Action::Destroy { local, remote } => match outcome {
                     Outcome::Taken | Outcome::Refused(libc::ESRCH | libc::ENOENT) => {
@@ -461,13 +477,15 @@ impl Engine {
         c.routing.retain(|peer| *peer != remote);
         let able = self.open(handle).is_some_and(|c| c.ready != Ready::Over);
         let Some(c) = self.connections.get_mut(&handle) else { return };
-        match local.filter(|_| able).map(|local| addr::with_port(addr::canonical(local), 0)) {
-            Some(local)
-                if c.allows(&local) && self.host.usable(&local) && !c.failing(&local, &remote, now) =>
-            {
-                self.join(handle, local, remote, now);
-            }
-            _ => fail(c, unspecified(&remote), remote, now),
+        let host = &self.host;
+        let local = local.filter(|_| able).map(|local| addr::with_port(addr::canonical(local), 0));
+        let usable =
+            |local: &SocketAddr| c.allows(local) && host.usable(local) && !c.failing(local, &remote, now);
+        match local.filter(usable) {
+            None => fail(c, unspecified(&remote), remote, now),
+            // It may not be wanted any more.
+            Some(local) if c.lacks(&local, &remote, host) => self.join(handle, local, remote, now),
+            Some(_) => {}
         }
         self.settle(handle, now);
     }

@@ -97,6 +97,8 @@ pub struct Subflow {
     /// The peer made it, beyond the limit.
     pub surplus: bool,
     pub(super) path: Path,
+    /// The command that asked for it, 0 where we didn't.
+    pub(super) tag: u64,
 }
 
 impl Subflow {

@@ -98,18 +98,36 @@ impl Connection {
         self.subflows.iter().filter(|s| !s.initial && !s.closing && !s.surplus).count()
     }
 
-    /// Whether one more subflow that the peer made is one too many.
-    pub(super) fn is_full(&self, host: &Host) -> bool {
-        let max = match self.unclaimed {
+    fn most(&self, host: &Host) -> usize {
+        match self.unclaimed {
             Some(_) => host.limits.subflows as usize,
             None => super::SUBFLOWS_MAX,
-        };
-        self.extra() > max
+        }
+    }
+
+    /// Whether there are too many subflows.
+    pub(super) fn is_full(&self, host: &Host) -> bool {
+        self.extra() > self.most(host)
+    }
+
+    /// Whether there may be another.
+    pub(super) fn has_room(&self, host: &Host) -> bool {
+        self.extra() < self.most(host)
+    }
+
+    /// Whether a join to an address of the peer, from where routing says, is
+    /// still to be made.
+    pub(super) fn lacks(&self, local: &SocketAddr, remote: &SocketAddr, host: &Host) -> bool {
+        let joined = self.subflows.iter().any(|s| {
+            let same = self.unclaimed.is_none() || addr::same_ip(&s.from(), local);
+            !s.closing && same && addr::same(&s.to(), remote)
+        });
+        !joined && self.has_room(host) && self.peers.iter().any(|peer| addr::same(&peer.addr, remote))
     }
 
     /// Accepts an address that the peer announced, or not.
     pub(super) fn accept(&mut self, host: &Host, id: u8, remote: &SocketAddr) {
-        let room = self.extra() < host.limits.subflows as usize;
+        let room = self.has_room(host);
         let joined = self.subflows.iter().any(|s| !s.closing && addr::same(&s.to(), remote));
         if let Some(unclaimed) = &mut self.unclaimed
             && room

@@ -5,6 +5,7 @@
 use super::connection::{Addition, Connection, Entry, Failure, Peer, Phase, Ready, State, Subflow};
 use super::event::{Outcome, RequestId, Seen, Time};
 use super::host::Host;
+use super::ids::Slot;
 use super::judge::Path;
 use super::unspecified;
 use crate::addr;
@@ -116,6 +117,7 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
                 closing: false,
                 surplus: false,
                 path: Path::default(),
+                tag: 0,
             };
             note(&mut c.subflows, new);
             true
@@ -220,9 +222,16 @@ pub(super) fn announced_or_not(
         return None;
     }
     c.announced.retain(|(addr, _)| addr != local);
-    if outcome == Outcome::Mismatch && c.mismatches.iter().filter(|known| *known == local).count() < 5 {
+    let tried = c.mismatches.iter().filter(|known| *known == local).count() as u8;
+    if outcome == Outcome::Mismatch && tried < GUESSES {
         mismatch(c, local);
         renew(c, local, id, local.port());
+        // Another has that id; or the kernel gave the address one by itself,
+        // for a join that we didn't hear of: one of the first.
+        let free = |slot: Slot| slot.id != tried || addr::is_wildcard(&slot.addr);
+        if tried > 0 && c.ids.iter().all(free) {
+            c.ids.reserve(tried, *local, local.port());
+        }
         return None;
     }
     // An announcement is put off as a pair of the address with itself.
@@ -241,10 +250,13 @@ fn mismatch(c: &mut Connection, source: &SocketAddr) {
     c.mismatches.push(*source);
 }
 
+/// Ids that are tried for an address that the kernel has under an unknown one.
+const GUESSES: u8 = 8;
+
 /// Gives an address another id, unless it has one meanwhile, and the port that
 /// commands for it name.
 fn renew(c: &mut Connection, source: &SocketAddr, id: u8, port: u16) {
-    if c.ids.get(source).is_some_and(|slot| slot.id != id) {
+    if c.ids.get(source).is_none_or(|slot| slot.id != id) {
         return;
     }
     c.ids.free(source);
@@ -264,14 +276,13 @@ fn untried(c: &mut Connection, source: &SocketAddr, remote: &SocketAddr) {
 /// hear of.
 pub(super) fn created_or_not(
     c: &mut Connection,
+    tag: u64,
     source: &SocketAddr,
-    local: &SocketAddr,
-    remote: &SocketAddr,
+    (local, remote): (&SocketAddr, &SocketAddr),
     outcome: Outcome,
     now: Time,
 ) -> Option<Error> {
-    let asked =
-        c.subflows.iter().position(|s| s.state == State::Asked && s.local == *local && s.remote == *remote);
+    let asked = c.subflows.iter().position(|s| s.state.asked() && s.tag == tag);
     if outcome == Outcome::Taken {
         if let Some(subflow) = asked.and_then(|at| c.subflows.get_mut(at)) {
             subflow.state = State::Syn;
@@ -284,10 +295,7 @@ pub(super) fn created_or_not(
     // address, an announced one too: tell the peer again.
     c.announced.retain(|(addr, _)| !addr::same_ip(addr, local));
     match outcome {
-        Outcome::NotReady => {
-            c.ready = if c.ready == Ready::Yes { Ready::Over } else { Ready::No };
-            untried(c, source, remote);
-        }
+        Outcome::NotReady => untried(c, source, remote),
         Outcome::Mismatch => {
             fail(c, *source, *remote, now);
             // The kernel has entries that we don't know: another id first, then

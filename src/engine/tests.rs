@@ -584,6 +584,37 @@ fn adds_of_one_address_share_what_becomes_of_it() {
 }
 
 #[test]
+fn an_answer_from_before_the_connection_was_ready_is_none_about_its_end() {
+    let (initial, subflows) = ((addr::with_port(local(0), 40000), remote(0)), Vec::new());
+    let look = Event::Snapshot { token: 78, key: KEY, server: false, initial, ready: false, subflows };
+    let mut engine = Engine::default();
+    engine.handle(look, Time::ZERO);
+    let request = Request::Add(vec![local(1).into()]);
+    engine.handle(Event::Request { id: 1, key: KEY, request }, Time::ZERO);
+    let creates = |engine: &mut Engine| -> Vec<u64> {
+        let all = std::iter::from_fn(|| engine.poll_command());
+        all.filter(|c| matches!(c.action, Action::Create { .. })).map(|c| c.tag).collect()
+    };
+    let tag = creates(&mut engine)[0];
+    engine.handle(Event::Established { token: 78 }, Time::ZERO);
+    engine.handle(Event::Done { tag, outcome: Outcome::NotReady }, Time::ZERO);
+    assert_eq!(creates(&mut engine).len(), 1, "asked again");
+    assert_eq!(engine.by_key(&KEY).unwrap().ready, Ready::Yes);
+}
+
+#[test]
+fn an_address_that_the_kernel_gave_an_id_is_announced_under_that() {
+    let mut world = World::new(&[0]);
+    world.apply(&Op::Acknowledge);
+    world.deliver();
+    // A join of the peer that came and went unheard.
+    world.table.insert(1, local(3));
+    let entry = Entry { subflow: false, ..local(3).into() };
+    world.request(Request::Add(vec![entry]));
+    assert_eq!(world.log.last(), Some(&Action::Announce { local: local(3), id: 1 }));
+}
+
+#[test]
 fn a_half_closed_connection_still_gives_addresses_up() {
     let mut engine = Engine::default();
     let now = Time::from_secs(1);
