@@ -2,10 +2,10 @@
 //! What is compared with what should be; the difference becomes commands, and
 //! their outcomes are taken in.
 
-use super::connection::{Addition, Connection, Failure, Phase, Ready, Removal, State, Subflow, Wanted};
+use super::connection::{Addition, Connection, Phase, Ready, Removal, State, Subflow, Wanted};
 use super::event::{Action, Command, Handle, Incident, Notice, Outcome, RequestId, Time};
 use super::judge::Path;
-use super::note::{announced_or_not, created_or_not, fail, not_closed, note, undo};
+use super::note::{announced_or_not, created_or_not, fail, note, refused, undo};
 use super::{Engine, SUBFLOWS_MAX, unspecified};
 use crate::addr;
 use crate::error::Error;
@@ -44,7 +44,7 @@ impl Engine {
         self.finish_removals(handle, now);
         self.prioritise(handle);
         self.finish_additions(handle);
-        self.close_again(handle, now);
+        self.give_again(handle, now);
         self.watch(handle, now);
         self.end(handle, now);
     }
@@ -280,24 +280,39 @@ impl Engine {
         self.part(handle, &closing, &untold);
     }
 
-    /// Asks again for closes that were refused.
-    fn close_again(&mut self, handle: Handle, now: Time) {
-        if self.open(handle).is_none_or(|c| c.unclosed.is_empty()) {
+    /// Gives commands again that were refused, unless there is no reason any
+    /// more.
+    fn give_again(&mut self, handle: Handle, now: Time) {
+        if self.open(handle).is_none_or(|c| c.refused.is_empty()) {
             return;
         }
         let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return };
-        let subflows = &c.subflows;
-        let there =
-            |f: &Failure| subflows.iter().any(|s| s.closing && s.local == f.local && s.remote == f.remote);
-        c.unclosed.retain(there);
+        let mut known = c.refused.take();
+        known.retain(|refused| match refused.action {
+            Action::Destroy { local, remote } => {
+                c.subflows.iter().any(|s| s.closing && s.local == local && s.remote == remote)
+            }
+            Action::Remove { id } => !c.uses_id(id),
+            Action::SetBackup { local, remote, backup } => {
+                let named = |s: &&Subflow| s.up() && s.local == local && s.remote == remote;
+                c.subflows.iter().find(named).is_some_and(|s| s.backup == backup)
+            }
+            _ => false,
+        });
         let mut again = Vec::new();
-        for f in c.unclosed.iter_mut().filter(|f| f.until <= now) {
-            // Under way.
-            f.until = Time::MAX;
-            again.push((f.local, f.remote));
+        for refused in known.iter_mut().filter(|refused| refused.until <= now) {
+            if let Action::Remove { id } = refused.action
+                && c.asks_id(id)
+            {
+                // What becomes of the join tells whether it is right still.
+                continue;
+            }
+            refused.until = Time::MAX;
+            again.push(refused.action);
         }
-        for (local, remote) in again {
-            self.emit(handle, Action::Destroy { local, remote }, None);
+        c.refused = known.into();
+        for action in again {
+            self.emit(handle, action, None);
         }
     }
 
@@ -407,12 +422,16 @@ impl Engine {
                     }
                     refusal = created_or_not(c, tag, &source, (&local, &remote), outcome, now);
                 }
-                Action::Destroy { local, remote } => match outcome {
-                    Outcome::Taken | Outcome::Refused(libc::ESRCH | libc::ENOENT) => {
-                        c.subflows.retain(|s| s.local != local || s.remote != remote);
+                Action::Destroy { .. } | Action::Remove { .. } | Action::SetBackup { .. } => {
+                    if is_over(&action, outcome) {
+                        c.refused.retain(|known| known.action != action);
+                        if let Action::Destroy { local, remote } = action {
+                            c.subflows.retain(|s| s.local != local || s.remote != remote);
+                        }
+                    } else {
+                        refused(c, action, now);
                     }
-                    _ => not_closed(c, local, remote, now),
-                },
+                }
                 Action::Announce { local, id } => refusal = announced_or_not(c, &local, id, outcome, now),
                 Action::Listen { local } => {
                     if let Outcome::Refused(errno) = outcome {
@@ -422,11 +441,7 @@ impl Engine {
                         ));
                     }
                 }
-                Action::Remove { .. }
-                | Action::SetBackup { .. }
-                | Action::Route { .. }
-                | Action::Watch { .. }
-                | Action::End => {}
+                Action::Route { .. } | Action::Watch { .. } | Action::End => {}
             },
         }
         if let Some(error) = refusal {
@@ -520,6 +535,16 @@ fn incident(
             Some(Incident::Prioritised { token, local, remote })
         }
         _ => None,
+    }
+}
+
+/// Whether a command was carried out, or there is nothing for it to act on.
+fn is_over(action: &Action, outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Taken | Outcome::Refused(libc::ESRCH | libc::ENOENT) => true,
+        // SUBFLOW_DESTROY says so where a port is missing.
+        Outcome::Refused(libc::EINVAL) => !matches!(action, Action::Destroy { .. }),
+        _ => false,
     }
 }
 

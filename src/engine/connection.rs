@@ -8,7 +8,7 @@ use super::host::Host;
 use super::ids::Ids;
 use super::judge::Path;
 use super::watch::Watch;
-use super::{Key, RequestId, Time};
+use super::{Action, Key, RequestId, Time};
 use crate::addr;
 use crate::quick::Quick;
 use std::collections::BTreeSet;
@@ -139,6 +139,15 @@ pub(super) struct Failure {
     pub comebacks: u8,
 }
 
+/// A command that was refused, and when to give it again; never, while it is
+/// under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub action: Action,
+    pub until: Time,
+    pub wait: Time,
+}
+
 /// Addresses on their way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Removal {
@@ -218,9 +227,7 @@ pub struct Connection {
     pub(super) routing: Few<SocketAddr>,
     /// Addresses that the kernel has under other ids, once for every try.
     pub(super) mismatches: Few<SocketAddr>,
-    /// Closes that were refused, to be asked for again; named as the kernel
-    /// names the subflows.
-    pub(super) unclosed: Few<Failure>,
+    pub(super) refused: Few<Refused>,
     /// Since when there has been no subflow.
     pub(super) bare: Option<Time>,
     /// Its end was asked for.
@@ -285,7 +292,7 @@ impl Connection {
             additions: Few::default(),
             routing: Few::default(),
             mismatches: Few::default(),
-            unclosed: Few::default(),
+            refused: Few::default(),
             bare: None,
             ended: false,
             unclaimed: None,
@@ -302,7 +309,7 @@ impl Connection {
 
     /// When there is something to do next, if nothing happens before.
     pub(super) fn due(&self, host: &Host, now: Time) -> Option<Time> {
-        let retries = self.failures.iter().chain(self.unclosed.iter()).map(|f| f.until);
+        let retries = self.failures.iter().map(|f| f.until).chain(self.refused.iter().map(|r| r.until));
         let deadlines = self.removals.iter().map(|r| r.deadline);
         let round = self.watch.as_ref().and_then(|watch| watch.due());
         let end = self.end_at(host).filter(|_| !self.ended);
@@ -570,6 +577,17 @@ impl Connection {
             (0, Some((local, _))) => addr::with_port(*announced, local.port()),
             _ => *announced,
         }
+    }
+
+    /// Whether the peer knows an id by something that stays.
+    pub(super) fn uses_id(&self, id: u8) -> bool {
+        self.live().any(|s| s.local_id == id && !s.state.asked())
+            || self.announced.iter().any(|(_, told)| *told == id)
+    }
+
+    /// Whether a join under an id is being asked for.
+    pub(super) fn asks_id(&self, id: u8) -> bool {
+        self.live().any(|s| s.local_id == id && s.state.asked())
     }
 
     /// Whether a subflow is one of those on their way out.

@@ -200,16 +200,13 @@ impl Connection {
     fn lapsed(&self, host: &Host) -> Vec<SocketAddr> {
         let Some(unclaimed) = &self.unclaimed else { return Vec::new() };
         let announced = self.announced.iter().map(|(addr, _)| *addr);
-        let tried = unclaimed.tried.iter().map(|(local, _)| *local);
-        let used = announced.chain(tried).filter(|addr| !addr::is_wildcard(addr));
+        let silent = |addr: &SocketAddr| host.endpoint(addr).is_none_or(|endpoint| !endpoint.signal);
         // A pair that routing chose has no endpoint.
-        let routed = |addr: &SocketAddr| {
-            unclaimed.tried.iter().any(|(local, to)| {
-                local == addr
-                    && unclaimed.tried.iter().any(|(any, also)| addr::is_wildcard(any) && to == also)
-            })
-        };
-        used.filter(|addr| host.endpoint(addr).is_none() && !routed(addr)).collect()
+        let routed = |remote: &SocketAddr| unclaimed.has_tried(&unspecified(remote), remote);
+        let tried =
+            unclaimed.tried.iter().filter(|(local, remote)| !addr::is_wildcard(local) && !routed(remote));
+        let tried = tried.map(|(local, _)| *local).filter(|local| host.endpoint(local).is_none());
+        announced.filter(silent).chain(tried).collect()
     }
 }
 

@@ -2,8 +2,8 @@
 //! What is heard is noted: changes of one connection, with no thought of what
 //! follows from them.
 
-use super::connection::{Addition, Connection, Entry, Failure, Peer, Phase, Ready, State, Subflow};
-use super::event::{Outcome, RequestId, Seen, Time};
+use super::connection::{Addition, Connection, Entry, Failure, Peer, Phase, Ready, Refused, State, Subflow};
+use super::event::{Action, Outcome, RequestId, Seen, Time};
 use super::host::Host;
 use super::ids::Slot;
 use super::judge::Path;
@@ -98,7 +98,8 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
             if known.closing && (known.local, known.remote) != (subflow.local, subflow.remote) {
                 // It was asked for by a name that the kernel doesn't know.
                 let (local, remote) = (subflow.local, subflow.remote);
-                c.unclosed.push(Failure { local, remote, until: now, wait: Time::ZERO, comebacks: 0 });
+                let action = Action::Destroy { local, remote };
+                c.refused.push(Refused { action, until: now, wait: Time::ZERO });
             }
             (known.local, known.remote, known.local_id) = (subflow.local, subflow.remote, subflow.local_id);
             if !matches!(known.state, State::Up(_)) {
@@ -187,13 +188,13 @@ impl Connection {
     }
 }
 
-/// Notes that a subflow could not be closed: asked for again later, each time
-/// after twice as long.
-pub(super) fn not_closed(c: &mut Connection, local: SocketAddr, remote: SocketAddr, now: Time) {
-    let old = c.unclosed.iter().position(|f| f.local == local && f.remote == remote);
-    let wait = old.and_then(|at| c.unclosed.take_at(at)).map_or(Time::ZERO, |f| f.wait);
+/// Notes that a command was refused: it is given again later, each time after
+/// twice as long.
+pub(super) fn refused(c: &mut Connection, action: Action, now: Time) {
+    let old = c.refused.iter().position(|known| known.action == action);
+    let wait = old.and_then(|at| c.refused.take_at(at)).map_or(Time::ZERO, |known| known.wait);
     let wait = wait.saturating_mul(2).clamp(RETRY_FIRST, RETRY_MAX);
-    c.unclosed.push(Failure { local, remote, until: now.saturating_add(wait), wait, comebacks: 0 });
+    c.refused.push(Refused { action, until: now.saturating_add(wait), wait });
 }
 
 /// Puts a pair off, each time for twice as long.

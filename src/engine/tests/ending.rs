@@ -194,3 +194,45 @@ fn all_who_wait_hear_that_nothing_can_be_done() {
     assert!(answers.into_iter().eq(expected));
     assert_eq!(engine.by_key(&KEY).unwrap().list(), Some(vec![local(0), local(1)]));
 }
+
+#[test]
+fn a_withdrawal_that_is_refused_is_told_again_unless_the_id_is_in_use_again() {
+    for back in [false, true] {
+        let mut engine = two();
+        let now = Time::from_secs(2);
+        let request = Request::Remove { addrs: vec![local(1)], patience: Time::ZERO };
+        engine.handle(Event::Request { id: 2, key: KEY, request }, now);
+        let answer = |engine: &mut Engine, now, outcome| {
+            let mut removes = 0;
+            while let Some(Command { tag, action, .. }) = engine.poll_command() {
+                let outcome = if matches!(action, Action::Remove { .. }) { outcome } else { Outcome::Taken };
+                removes += usize::from(matches!(action, Action::Remove { id: 1 }));
+                engine.handle(Event::Done { tag, outcome }, now);
+            }
+            removes
+        };
+        assert_eq!(answer(&mut engine, now, Outcome::Refused(libc::ENOMEM)), 1);
+        if back {
+            // The peer joined to it, and the kernel gave it the id again.
+            let up = Seen {
+                local: addr::with_port(local(1), 40000),
+                remote: remote(3),
+                local_id: 1,
+                remote_id: 0,
+                up: true,
+                initial: false,
+            };
+            engine.handle(
+                Event::Request { id: 3, key: KEY, request: Request::Add(vec![local(1).into()]) },
+                now,
+            );
+            engine.handle(Event::SubflowUp { token: TOKEN, subflow: up }, now);
+            answer(&mut engine, now, Outcome::Taken);
+        }
+        let now = now + Time::from_secs(1);
+        engine.handle(Event::Tick, now);
+        assert_eq!(answer(&mut engine, now, Outcome::Taken), usize::from(!back));
+        engine.handle(Event::Tick, now + Time::from_secs(10));
+        assert_eq!(answer(&mut engine, now, Outcome::Taken), 0);
+    }
+}
