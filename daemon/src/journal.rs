@@ -72,6 +72,10 @@ struct Written {
     #[serde(with = "scoped")]
     announced: Vec<(SocketAddr, u8)>,
     #[serde(with = "scoped")]
+    untold: Vec<SocketAddr>,
+    #[serde(with = "scoped")]
+    withdrawn: Vec<(SocketAddr, u8)>,
+    #[serde(with = "scoped")]
     missed: Vec<(SocketAddr, SocketAddr)>,
     #[serde(with = "scoped")]
     tried: Vec<(SocketAddr, SocketAddr)>,
@@ -103,6 +107,8 @@ impl From<&Item> for Written {
             ids: saved.ids.into_iter().map(|slot| (slot.id, slot.addr, slot.port)).collect(),
             last_id: saved.last_id,
             announced: saved.announced,
+            untold: saved.untold,
+            withdrawn: saved.withdrawn,
             missed: saved.missed,
             tried: saved.tried,
             taken: saved.taken,
@@ -138,6 +144,8 @@ impl From<Written> for Item {
                 ids: written.ids.into_iter().map(|(id, addr, port)| Slot { id, addr, port }).collect(),
                 last_id: written.last_id,
                 announced: written.announced,
+                untold: written.untold,
+                withdrawn: written.withdrawn,
                 missed: written.missed,
                 tried: written.tried,
                 taken: written.taken,
@@ -382,6 +390,8 @@ mod tests {
                 ids: vec![Slot { id: 1, addr: addr(n), port: 5 }],
                 last_id: 1,
                 announced: vec![(addr(n), 1)],
+                untold: vec![addr(n)],
+                withdrawn: vec![(addr(8), 2)],
                 missed: vec![(addr(n), addr(2))],
                 tried: vec![(addr(n), addr(3))],
                 taken: vec![4],

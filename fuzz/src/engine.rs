@@ -348,8 +348,9 @@ impl World {
             let mut saved = written(saved);
             // Where the kernel has meanwhile given the address another id, it
             // is as if it had not been announced.
-            let Saved { ids, announced, .. } = &mut saved;
+            let Saved { ids, announced, untold, .. } = &mut saved;
             announced.retain(|(addr, id)| ids.iter().any(|slot| slot.addr == *addr && slot.id == *id));
+            untold.retain(|addr| announced.iter().any(|(told, _)| told == addr));
             let mut fresh = Engine::default();
             fresh.handle(Event::Restore(Box::new(saved.clone())), self.now);
             assert_eq!(fresh.save(&key), Some(saved));

@@ -314,6 +314,12 @@ impl<'a> Script<'a> {
             } else {
                 Vec::new()
             },
+            untold: if bits & 12 == 4 { self.list()? } else { Vec::new() },
+            withdrawn: if bits & 12 == 8 {
+                self.few(3, |s| Ok((addr::canonical(s.addr()?), s.id()?)))?
+            } else {
+                Vec::new()
+            },
             missed: if flags & 128 != 0 { self.few(3, canonical)? } else { Vec::new() },
             tried: if bits & 64 != 0 { self.few(3, canonical)? } else { Vec::new() },
             taken: if bits & 128 != 0 { self.few(3, Self::id)? } else { Vec::new() },

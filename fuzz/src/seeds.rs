@@ -88,6 +88,8 @@ fn records() -> Vec<Vec<u8>> {
             ids: vec![Slot { id: 1, addr: one, port: 5 }],
             last_id: 1,
             announced: vec![(one, 1)],
+            untold: vec![one],
+            withdrawn: vec![(three, 2)],
             missed: vec![(three, two)],
             tried: vec![(one, two)],
             taken: vec![4],

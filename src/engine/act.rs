@@ -47,6 +47,9 @@ impl Engine {
         self.give_again(handle, now);
         self.watch(handle, now);
         self.end(handle, now);
+        if let Some(c) = self.connections.get_mut(&handle) {
+            c.land();
+        }
     }
 
     pub(super) fn open(&self, handle: Handle) -> Option<&Connection> {
@@ -73,6 +76,9 @@ impl Engine {
             };
             if let Some(slot) = c.ids.allocate_as(addr, addr.port(), wish) {
                 c.announced.push((addr, slot.id));
+                let flight = c.flight();
+                flight.untold.retain(|known| *known != addr);
+                flight.untold.push(addr);
                 announces.push((addr, slot.id));
             }
         }
@@ -153,6 +159,9 @@ impl Engine {
             if !used && !ids.contains(&id) {
                 ids.push(id);
             }
+        }
+        for told in untold.iter().filter(|(_, id)| ids.contains(id)) {
+            c.flight().withdrawn.push(*told);
         }
         for id in ids {
             self.emit(handle, Action::Remove { id }, None);
@@ -277,6 +286,7 @@ impl Engine {
         for addr in freed {
             c.ids.free(&addr);
         }
+        addrs.iter().for_each(|addr| c.flight().departing.push(*addr));
         self.part(handle, &closing, &untold);
     }
 
@@ -293,6 +303,7 @@ impl Engine {
                 c.subflows.iter().any(|s| s.closing && s.local == local && s.remote == remote)
             }
             Action::Remove { id } => !c.uses_id(id),
+            Action::Announce { local, id } => c.announced.contains(&(local, id)),
             Action::SetBackup { local, remote, backup } => {
                 let named = |s: &&Subflow| s.up() && s.local == local && s.remote == remote;
                 c.subflows.iter().find(named).is_some_and(|s| s.backup == backup)
@@ -310,6 +321,9 @@ impl Engine {
             refused.until = Time::MAX;
             again.push(refused.action);
         }
+        let dropped = c.flight.iter().flat_map(|flight| flight.withdrawn.iter()).map(|(_, id)| *id);
+        let dropped: Vec<u8> = dropped.filter(|id| c.uses_id(*id)).collect();
+        dropped.into_iter().for_each(|id| c.withdrawn(id));
         c.refused = known.into();
         for action in again {
             self.emit(handle, action, None);
@@ -425,14 +439,21 @@ impl Engine {
                 Action::Destroy { .. } | Action::Remove { .. } | Action::SetBackup { .. } => {
                     if is_over(&action, outcome) {
                         c.refused.retain(|known| known.action != action);
-                        if let Action::Destroy { local, remote } = action {
-                            c.subflows.retain(|s| s.local != local || s.remote != remote);
+                        match action {
+                            Action::Destroy { local, remote } => {
+                                c.subflows.retain(|s| s.local != local || s.remote != remote);
+                            }
+                            Action::Remove { id } => c.withdrawn(id),
+                            _ => {}
                         }
                     } else {
                         refused(c, action, now);
                     }
                 }
-                Action::Announce { local, id } => refusal = announced_or_not(c, &local, id, outcome, now),
+                Action::Announce { local, id } => {
+                    c.refused.retain(|known| known.action != action);
+                    refusal = announced_or_not(c, &local, id, outcome, now);
+                }
                 Action::Listen { local } => {
                     if let Outcome::Refused(errno) = outcome {
                         refusal = Some(Error::new(

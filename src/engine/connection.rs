@@ -11,7 +11,6 @@ use super::watch::Watch;
 use super::{Action, Key, RequestId, Time};
 use crate::addr;
 use crate::quick::Quick;
-use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
@@ -157,6 +156,18 @@ pub(super) struct Removal {
     pub request: Option<RequestId>,
 }
 
+/// What was asked of the kernel and is not confirmed: a restart must not take
+/// it for done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Flight {
+    /// Announced, perhaps.
+    pub untold: Few<SocketAddr>,
+    /// Announced no more, perhaps.
+    pub withdrawn: Few<(SocketAddr, u8)>,
+    /// Removed, while their subflows are being closed.
+    pub departing: Few<SocketAddr>,
+}
+
 /// An ADD whose commands are out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Addition {
@@ -228,6 +239,7 @@ pub struct Connection {
     /// Addresses that the kernel has under other ids, once for every try.
     pub(super) mismatches: Few<SocketAddr>,
     pub(super) refused: Few<Refused>,
+    pub(super) flight: Option<Box<Flight>>,
     /// Since when there has been no subflow.
     pub(super) bare: Option<Time>,
     /// Its end was asked for.
@@ -293,6 +305,7 @@ impl Connection {
             routing: Few::default(),
             mismatches: Few::default(),
             refused: Few::default(),
+            flight: None,
             bare: None,
             ended: false,
             unclaimed: None,
@@ -327,9 +340,14 @@ impl Connection {
         let mut hasher = Quick::default();
         (self.key, self.token, self.server, self.foreign, self.listed, self.initial).hash(&mut hasher);
         (&self.entries, self.bound, &self.device, &self.excluded).hash(&mut hasher);
-        (&self.peers, &self.ids, &self.announced).hash(&mut hasher);
-        let leaving: BTreeSet<SocketAddr> = self.leaving_addrs().collect();
-        (leaving, &self.missed, &self.unclaimed).hash(&mut hasher);
+        (&self.peers, &self.ids, &self.announced, &self.missed).hash(&mut hasher);
+        self.removals.iter().for_each(|removal| removal.addrs.hash(&mut hasher));
+        self.flight.hash(&mut hasher);
+        if self.unclaimed.is_some() {
+            (&self.unclaimed, &self.routing).hash(&mut hasher);
+            let asked = self.subflows.iter().filter(|s| s.state.asked());
+            asked.for_each(|s| (s.local, s.remote).hash(&mut hasher));
+        }
         hasher.finish()
     }
 
@@ -566,9 +584,30 @@ impl Connection {
             .collect()
     }
 
-    /// All that is on its way out, perhaps repeated.
-    pub(super) fn leaving_addrs(&self) -> impl Iterator<Item = SocketAddr> {
-        self.removals.iter().flat_map(|removal| removal.addrs.iter().copied())
+    /// What is under way, to be added to.
+    pub(super) fn flight(&mut self) -> &mut Flight {
+        self.flight.get_or_insert_default()
+    }
+
+    /// Notes that the peer was told of an id's end, or need not be.
+    pub(super) fn withdrawn(&mut self, id: u8) {
+        if let Some(flight) = &mut self.flight {
+            flight.withdrawn.retain(|(_, gone)| *gone != id);
+        }
+    }
+
+    /// Drops what is confirmed of what was under way.
+    pub(super) fn land(&mut self) {
+        let Some(flight) = &mut self.flight else { return };
+        let (subflows, announced, withdrawn) = (&self.subflows, &self.announced, &flight.withdrawn);
+        flight.untold.retain(|addr| announced.iter().any(|(told, _)| told == addr));
+        flight.departing.retain(|gone| {
+            subflows.iter().any(|s| s.closing && addr::covers(gone, &s.from()))
+                || withdrawn.iter().any(|(addr, _)| addr::covers(gone, addr))
+        });
+        if **flight == Flight::default() {
+            self.flight = None;
+        }
     }
 
     /// Where joins to an address that was announced arrive.

@@ -570,6 +570,9 @@ impl Engine {
                         for removal in c.removals.iter_mut() {
                             removal.addrs.retain(|gone| !addr::covers(gone, addr));
                         }
+                        if let Some(flight) = &mut c.flight {
+                            flight.departing.retain(|gone| !addr::covers(gone, addr));
+                        }
                     }
                     c.listed = c.listed || c.phase == Phase::Prepared;
                     c.additions.push(addition);

@@ -218,6 +218,9 @@ pub(super) fn announced_or_not(
     outcome: Outcome,
     now: Time,
 ) -> Option<Error> {
+    if let Some(flight) = &mut c.flight {
+        flight.untold.retain(|addr| addr != local);
+    }
     if outcome == Outcome::Taken {
         c.mismatches.retain(|known| known != local);
         return None;

@@ -3,9 +3,9 @@
 //! written down whenever [`Engine::poll_changed`] names a key, and given back
 //! with [`Event::Restore`](super::Event::Restore).
 
-use super::connection::{Connection, Device, Entry, Peer, Phase, Ready, Removal};
+use super::connection::{Connection, Device, Entry, Peer, Phase, Ready, Refused, Removal, State};
 use super::endpoints::Unclaimed;
-use super::event::{Key, Time};
+use super::event::{Action, Key, Time};
 use super::ids::{Ids, Slot};
 use super::{Engine, PENDING_MAX};
 use crate::addr::{self, LIST_MAX};
@@ -42,6 +42,11 @@ pub struct Saved {
     pub last_id: u8,
     /// What the peer was told of, and under which id.
     pub announced: Vec<(SocketAddr, u8)>,
+    /// Those of which it isn't certain: the peer is told again.
+    pub untold: Vec<SocketAddr>,
+    /// What the peer was to be told the end of, of which it isn't certain
+    /// either.
+    pub withdrawn: Vec<(SocketAddr, u8)>,
     /// Subflows that should come back though no list asks for them.
     pub missed: Vec<(SocketAddr, SocketAddr)>,
     /// The in-kernel path manager has it.
@@ -79,10 +84,22 @@ impl Engine {
 }
 
 impl Saved {
-    fn of(c: &Connection) -> Self {
-        let mut leaving: Vec<SocketAddr> = c.leaving_addrs().collect();
+    pub(super) fn of(c: &Connection) -> Self {
+        let flight = c.flight.as_deref();
+        let mut leaving: Vec<SocketAddr> = c.removals.iter().flat_map(|r| r.addrs.iter().copied()).collect();
+        leaving.extend(flight.iter().flat_map(|flight| flight.departing.iter()));
         leaving.sort_unstable();
         leaving.dedup();
+        let asked = |local: &SocketAddr, remote: &SocketAddr| {
+            c.routing.contains(remote)
+                || c.subflows.iter().any(|s| {
+                    s.state == State::Asked && addr::same_ip(&s.from(), local) && addr::same(&s.to(), remote)
+                })
+        };
+        let (tried, taken) = c.unclaimed.as_deref().map_or_else(Default::default, |known| {
+            let tried = known.tried.iter().filter(|(local, remote)| !asked(local, remote));
+            (tried.copied().collect(), known.taken.to_vec())
+        });
         Self {
             key: c.key,
             token: c.token,
@@ -98,11 +115,13 @@ impl Saved {
             ids: c.ids.iter().collect(),
             last_id: c.ids.last(),
             announced: c.announced.to_vec(),
+            untold: flight.map_or(Vec::new(), |flight| flight.untold.to_vec()),
+            withdrawn: flight.map_or(Vec::new(), |flight| flight.withdrawn.to_vec()),
             missed: c.missed.to_vec(),
             foreign: c.foreign,
             unclaimed: c.unclaimed.is_some(),
-            tried: c.unclaimed.as_ref().map_or(Vec::new(), |known| known.tried.to_vec()),
-            taken: c.unclaimed.as_ref().map_or(Vec::new(), |known| known.taken.to_vec()),
+            tried,
+            taken,
         }
     }
 
@@ -128,7 +147,16 @@ impl Saved {
         for (addr, id) in self.announced {
             if c.ids.get(&addr).is_some_and(|slot| slot.id == id) {
                 c.announced.push((addr, id));
+                if self.untold.contains(&addr) {
+                    c.flight().untold.push(addr);
+                    let action = Action::Announce { local: addr, id };
+                    c.refused.push(Refused { action, until: now, wait: Time::ZERO });
+                }
             }
+        }
+        for (addr, id) in self.withdrawn.into_iter().take(LIST_MAX) {
+            c.flight().withdrawn.push((addr, id));
+            c.refused.push(Refused { action: Action::Remove { id }, until: now, wait: Time::ZERO });
         }
         if self.unclaimed {
             let tried: Vec<(SocketAddr, SocketAddr)> = self.tried.into_iter().take(1024).collect();

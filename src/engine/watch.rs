@@ -111,14 +111,18 @@ impl Engine {
         watch.awaited.retain(|known| *known != tag);
         watch.looks.extend(facts.map(|facts| (local, remote, Look { at: now, facts })));
         if watch.awaited.is_empty() {
-            self.conclude(handle, now);
-            self.settle(handle, now);
+            if self.conclude(handle, now) {
+                self.settle(handle, now);
+            } else {
+                self.schedule(handle, now);
+            }
         }
     }
 
-    fn conclude(&mut self, handle: Handle, now: Time) {
-        let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return };
-        let Some(watch) = c.watch.as_mut() else { return };
+    /// Judges by a round; whether anything follows from it.
+    fn conclude(&mut self, handle: Handle, now: Time) -> bool {
+        let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return false };
+        let Some(watch) = c.watch.as_mut() else { return false };
         let looks = std::mem::take(&mut watch.looks);
         let (mut next, mut idle) = (IDLE, true);
         let mut dead = Vec::new();
@@ -147,8 +151,8 @@ impl Engine {
             .subflows
             .iter()
             .any(|s| can(s) && !dead.iter().any(|dead| dead.local == s.local && dead.remote == s.remote));
-        if !alternative {
-            return;
+        if !alternative || dead.is_empty() {
+            return false;
         }
         for s in &dead {
             c.miss(s);
@@ -159,6 +163,7 @@ impl Engine {
             }
         }
         self.part(handle, &dead, &[]);
+        true
     }
 }
 
