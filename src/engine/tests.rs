@@ -11,6 +11,7 @@ mod endpoints;
 mod found;
 mod saved;
 mod scale;
+mod worlds;
 
 use super::*;
 use crate::error::Result;
