@@ -296,6 +296,7 @@ impl Broker {
     /// Puts the namespace back to what it was. The journal stays: a broker that
     /// starts again goes on where this one stopped.
     pub fn stop(&mut self) {
+        self.flush();
         if let Some(original) = self.manager.held()
             && self.look.latch().unhold(original).is_err()
         {
@@ -315,7 +316,7 @@ impl Broker {
     }
 
     /// Writes what was noted; before anybody is told that it is so.
-    fn flush(&mut self) {
+    pub fn flush(&mut self) {
         let Some(journal) = &mut self.journal else { return };
         if !journal.flush() {
             return;
@@ -652,6 +653,8 @@ impl Broker {
                 Err(error) => Told::from(Err(error)),
             },
             Ask::Closed(keys) => {
+                // What has connected meanwhile goes on: others may have it.
+                self.manager.step();
                 for key in keys.into_iter().map(Key::from) {
                     let waits = |c: &mptcpapi::engine::Connection| c.phase == Phase::Prepared;
                     let waits = self.manager.engine().by_key(&key).is_none_or(waits);
@@ -663,6 +666,7 @@ impl Broker {
                     }
                 }
                 self.notice_changes();
+                self.flush();
                 Told::Done
             }
             _ => {
@@ -849,6 +853,9 @@ impl Broker {
             ended.push((pending, result));
         }
         self.notice_changes();
+        if !ended.is_empty() {
+            self.flush();
+        }
         for (pending, _) in &ended {
             let nothing = self.manager.engine().by_key(&pending.key).is_none()
                 && !self.manager.prepared(&pending.key).switched;
@@ -1025,7 +1032,6 @@ impl Broker {
                 Some(Phase::Prepared) => {}
             }
         }
-        self.flush();
     }
 
     /// A socket starts afresh or is gone, whatever was known of it: where that

@@ -14,6 +14,8 @@ use crate::warden::Timer;
 use mptcpapi::kernel::latch::Warden;
 use mptcpapi::manager::{Found, Hands};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,13 +31,19 @@ const STACK: usize = 256 << 10;
 pub struct Ship {
     broker: Mutex<Broker>,
     work: Condvar,
-    watch: Condvar,
+    timer: TimerFd,
     epoll: Arc<Epoll>,
     warden: Arc<Timer>,
     namespace: u64,
 }
 
 impl Ship {
+    /// Wakes the one who watches, later.
+    fn look_in(&self, time: Duration) {
+        let once = Expiration::OneShot(TimeSpec::from_duration(time));
+        let _ = self.timer.set(once, TimerSetTimeFlags::empty());
+    }
+
     fn lock(&self) -> MutexGuard<'_, Broker> {
         self.broker.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -44,14 +52,9 @@ impl Ship {
 /// Runs the broker until it is told to stop, and gives it back.
 pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), String> {
     let warden = broker.warden();
-    let ship = Arc::new(Ship {
-        broker: Mutex::new(broker),
-        work: Condvar::new(),
-        watch: Condvar::new(),
-        epoll,
-        warden,
-        namespace,
-    });
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(|e| e.to_string())?;
+    let ship =
+        Arc::new(Ship { broker: Mutex::new(broker), work: Condvar::new(), timer, epoll, warden, namespace });
     for _ in 1..CREW {
         enlist(&ship)?;
     }
@@ -96,7 +99,6 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
     loop {
         if broker.crew.done {
             ship.work.notify_all();
-            ship.watch.notify_all();
             return;
         }
         if let Some(task) = broker.next_task() {
@@ -104,7 +106,7 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
             let unwatched = !std::mem::replace(&mut broker.crew.watched, true);
             drop(broker);
             if unwatched {
-                ship.watch.notify_one();
+                ship.look_in(SLOW);
             }
             broker = perform(ship, &mut hands, task);
             broker.crew.end(number);
@@ -113,6 +115,7 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
             }
         } else if !broker.crew.led {
             broker.crew.led = true;
+            broker.flush();
             let wait = broker.timeout();
             drop(broker);
             let count = ship.epoll.wait(&mut events, millis(wait)).unwrap_or(0);
@@ -123,6 +126,7 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
             broker.crew.threads -= 1;
             return;
         } else {
+            broker.flush();
             broker.crew.idle += 1;
             broker = ship.work.wait(broker).unwrap_or_else(PoisonError::into_inner);
             broker.crew.idle -= 1;
@@ -130,21 +134,18 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
     }
 }
 
-/// Sees to it that somebody leads and works while others are held up. While
-/// tasks are done it looks every millisecond; so nobody need be woken for each.
+/// Sees to it that somebody leads and works while others are held up: while
+/// tasks are done it looks every millisecond. A timer wakes it, which costs
+/// those who begin a task less than to wake it themselves.
 fn watch(ship: &Arc<Ship>) {
-    let mut broker = ship.lock();
-    let mut calm = 0;
-    while !broker.crew.done {
-        if !broker.crew.watched {
-            broker = ship.watch.wait(broker).unwrap_or_else(PoisonError::into_inner);
-            continue;
+    while matches!(ship.timer.wait(), Ok(()) | Err(nix::Error::EINTR)) {
+        let mut broker = ship.lock();
+        if broker.crew.done {
+            return;
         }
-        let (again, _) = ship.watch.wait_timeout(broker, SLOW).unwrap_or_else(PoisonError::into_inner);
-        broker = again;
-        calm = if broker.crew.busy.is_empty() { calm + 1 } else { 0 };
-        if calm > CALM {
-            (broker.crew.watched, calm) = (false, 0);
+        broker.crew.watched = !broker.crew.busy.is_empty();
+        if broker.crew.watched {
+            ship.look_in(SLOW);
         }
         for user in broker.crew.look(mptcpapi::manager::Manager::now()) {
             if user != NOBODY {
@@ -162,7 +163,6 @@ fn watch(ship: &Arc<Ship>) {
             if let Err(words) = enlist(ship) {
                 log!(Error, "{words}");
             }
-            broker = ship.lock();
         }
     }
 }
@@ -235,8 +235,6 @@ struct Busy {
 
 /// After this long at one task another thread takes over what waits.
 const SLOW: Duration = Duration::from_millis(1);
-/// So many looks in vain, and nobody looks until there is a task again.
-const CALM: u32 = 20;
 /// After this long a thread counts as stuck.
 const STUCK: Duration = Duration::from_millis(500);
 /// For whom tasks are done that are nobody's.

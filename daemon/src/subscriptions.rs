@@ -80,6 +80,7 @@ pub struct Subscriptions {
 impl Subscriptions {
     /// Takes one in; it is told nothing before [`Subscriptions::activate`].
     /// EDQUOT where as many ask the same.
+    #[expect(clippy::too_many_arguments, reason = "all that a subscription is")]
     pub fn add(
         &mut self,
         id: ClientId,

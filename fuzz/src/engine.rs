@@ -138,9 +138,9 @@ impl World {
                 Event::Endpoints { endpoints, limits, serve: script.upto(3)? != 0 }
             }
             _ => {
-                self.keeps = script.bit()?;
+                self.keeps = true;
                 for engine in [&mut self.engine, &mut self.twin] {
-                    engine.keep_changes(self.keeps);
+                    engine.keep_changes(true);
                     while engine.poll_changed().is_some() {}
                 }
                 self.durable = durable(&self.engine);
@@ -174,7 +174,7 @@ impl World {
         };
         let initial = match initial {
             Some(initial) => initial,
-            None => (script.addr()?, script.addr()?),
+            None => script.pair()?,
         };
         if script.bit()? {
             list.extend(script.subflows()?);
@@ -432,7 +432,6 @@ fn sound(command: &Command, c: &Connection) {
     assert!(!c.foreign && !c.blind);
     if let Action::Create { local, remote, .. } = command.action {
         assert_eq!(local.is_ipv4(), remote.is_ipv4(), "a join between two families");
-        assert!(!c.server, "the client makes them");
         assert!(c.allows(&local), "{local} may not be used: {c:#?}");
     }
 }

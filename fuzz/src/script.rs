@@ -102,6 +102,13 @@ impl<'a> Script<'a> {
         })
     }
 
+    /// What a subflow can join.
+    pub fn pair(&mut self) -> Result<(SocketAddr, SocketAddr)> {
+        let (local, remote) = (self.addr()?, self.addr()?);
+        let fit = addr::pair(&addr::canonical(local), &addr::canonical(remote));
+        Ok((local, if fit { remote } else { local }))
+    }
+
     /// As a list may hold it.
     fn listable(&mut self) -> Result<SocketAddr> {
         let addr = addr::canonical(self.addr()?);
@@ -170,7 +177,7 @@ impl<'a> Script<'a> {
     }
 
     pub fn seen(&mut self, initial: bool) -> Result<Seen> {
-        let (local, remote) = (self.addr()?, self.addr()?);
+        let (local, remote) = self.pair()?;
         let (local_id, remote_id) = (self.id()?, self.id()?);
         Ok(Seen { local, remote, local_id, remote_id, up: self.bit()?, initial })
     }
@@ -277,7 +284,10 @@ impl<'a> Script<'a> {
     }
 
     pub fn saved(&mut self) -> Result<Saved> {
-        let pair = |s: &mut Self| Ok((s.addr()?, s.addr()?));
+        let canonical = |s: &mut Self| {
+            let (local, remote) = s.pair()?;
+            Ok((addr::canonical(local), addr::canonical(remote)))
+        };
         let (bits, flags) = (self.byte()?, self.byte()?);
         Ok(Saved {
             key: self.any_key()?,
@@ -291,7 +301,7 @@ impl<'a> Script<'a> {
             device: if flags & 4 != 0 { self.device()? } else { None },
             excluded: if flags & 8 != 0 { self.list()? } else { Vec::new() },
             leaving: if flags & 16 != 0 { self.list()? } else { Vec::new() },
-            initial: self.maybe(pair)?,
+            initial: self.maybe(Self::pair)?,
             peers: self.few(4, |s| Ok(Peer { id: s.maybe(Self::id)?, addr: addr::canonical(s.addr()?) }))?,
             ids: if flags & 32 != 0 {
                 self.few(4, |s| Ok(Slot { id: s.id()?, addr: addr::canonical(s.addr()?), port: s.port()? }))?
@@ -304,8 +314,8 @@ impl<'a> Script<'a> {
             } else {
                 Vec::new()
             },
-            missed: if flags & 128 != 0 { self.few(3, pair)? } else { Vec::new() },
-            tried: if bits & 64 != 0 { self.few(3, pair)? } else { Vec::new() },
+            missed: if flags & 128 != 0 { self.few(3, canonical)? } else { Vec::new() },
+            tried: if bits & 64 != 0 { self.few(3, canonical)? } else { Vec::new() },
             taken: if bits & 128 != 0 { self.few(3, Self::id)? } else { Vec::new() },
         })
     }

@@ -224,8 +224,9 @@ impl Engine {
             .filter(|old| old.subflow)
             .map(|old| old.addr)
             .collect();
-        let concerned =
-            self.connections.iter().filter(|(_, c)| c.phase == Phase::Open && c.unclaimed.is_some());
+        // For one that is blind, the first look shows what lapsed.
+        let able = |c: &Connection| c.phase == Phase::Open && !c.foreign && !c.blind;
+        let concerned = self.connections.iter().filter(|(_, c)| able(c) && c.unclaimed.is_some());
         let handles: Vec<Handle> = concerned.map(|(handle, _)| *handle).collect();
         for handle in handles {
             self.lapse(handle, &gone);

@@ -202,7 +202,11 @@ impl Engine {
                     }
                 });
             }
-            Event::Request { id, key, request } => self.request(id, key, request, now),
+            Event::Request { id, key, request } => {
+                let handle = self.known(key);
+                self.request(handle, id, request, now);
+                self.index(handle);
+            }
             Event::Forget { key } => {
                 if let Some(handle) = self.by_key.get(&key).copied() {
                     self.drop_connection(handle);
@@ -540,8 +544,7 @@ impl Engine {
         Some(child)
     }
 
-    fn request(&mut self, id: RequestId, key: Key, request: Request, now: Time) {
-        let handle = self.known(key);
+    fn request(&mut self, handle: Handle, id: RequestId, request: Request, now: Time) {
         self.claim(handle);
         let Some(c) = self.connections.get_mut(&handle) else { return };
         if c.foreign {
@@ -565,7 +568,6 @@ impl Engine {
                 if c.phase == Phase::Prepared {
                     c.listed = true;
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });
-                    self.index(handle);
                     return;
                 }
                 for addr in &added {
@@ -591,7 +593,6 @@ impl Engine {
                 }
                 if c.phase == Phase::Prepared {
                     self.notices.push_back(Notice::Answer { id, result: Ok(()) });
-                    self.index(handle);
                     return;
                 }
                 let deadline = now.saturating_add(patience);

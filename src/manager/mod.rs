@@ -109,6 +109,8 @@ enum Todo {
     Work(Work),
     Prepare(CallId),
     Settle(CallId),
+    /// Tell a call's end: what it asked for has been carried out before.
+    Finish(CallId, Result<Answer>),
 }
 
 /// Between two surveys: what changes during one takes another.
@@ -502,6 +504,10 @@ impl Manager {
                 Some(Todo::Work(work)) => (Some(work), None),
                 Some(Todo::Prepare(id)) => (self.asked(id).map(Work::Prepare), Some(id)),
                 Some(Todo::Settle(id)) => (self.asked(id).map(Work::Settle), Some(id)),
+                Some(Todo::Finish(id, result)) => {
+                    self.finish(id, result);
+                    (None, None)
+                }
                 None => (None, None),
             };
             match work {
@@ -524,6 +530,12 @@ impl Manager {
 
     /// Nobody works in this lane any more.
     fn leave(&mut self, lane: Lane) {
+        while let Some(waiting) = self.lanes.get_mut(&lane)
+            && let Some(Todo::Finish(..)) = waiting.front()
+            && let Some(Todo::Finish(id, result)) = waiting.pop_front()
+        {
+            self.finish(id, result);
+        }
         match self.lanes.get(&lane) {
             Some(waiting) if waiting.is_empty() => drop(self.lanes.remove(&lane)),
             Some(_) => self.ready.push_back(lane),
@@ -726,12 +738,18 @@ impl Manager {
     fn answered(&mut self, request: RequestId, result: Result<()>) {
         let Some(id) = self.asking.remove(&request) else { return };
         let Some(calling) = self.calls.get(&id) else { return };
+        let key = calling.key;
         match result {
-            Err(error) => self.finish(id, Err(error)),
-            Ok(()) if calling.before.is_some() => {
-                self.submit_next(Lane::Socket(calling.key), Todo::Settle(id));
+            Ok(()) if calling.before.is_some() => self.submit_next(Lane::Socket(key), Todo::Settle(id)),
+            result => {
+                // It is answered when its commands have been carried out.
+                let lane = self.engine.by_key(&key).and_then(|c| c.token).map(Lane::Connection);
+                let result = result.map(|()| Answer::Done);
+                match lane.and_then(|lane| self.lanes.get_mut(&lane)) {
+                    Some(waiting) => waiting.push_back(Todo::Finish(id, result)),
+                    None => self.finish(id, result),
+                }
             }
-            Ok(()) => self.finish(id, Ok(Answer::Done)),
         }
     }
 

@@ -99,6 +99,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Bytes that an interface of this host has sent.
+#[allow(dead_code, reason = "not every test looks")]
 pub fn sent(interface: &str) -> u64 {
     let text = run(&format!("ip -j -s link show dev {interface}"));
     let tx = text.split("\"tx\":").nth(1).unwrap();

@@ -27,11 +27,11 @@ PATHS = ["10.1.0.1", "10.2.0.1", "10.3.0.1"]
 
 # Users: one who behaves, others who don't. Nobody else's: what a user has
 # under way in Unix sockets is counted for the whole machine.
-GOOD = 1_000_000 + 16 * os.getpid()
+GOOD = int(os.environ.get("BROKER_USERS", 1_000_000))
 EVIL = GOOD + 1
 
 
-def until(what, condition, seconds=10):
+def until(what, condition, seconds=20):
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -84,7 +84,7 @@ class Broker:
         with open(self.words, errors="replace") as file:
             return file.read()
 
-    def client(self, seconds=5):
+    def client(self, seconds=20):
         return wire.Client(self.path, seconds)
 
     def kill(self):
@@ -136,7 +136,7 @@ class Broker:
         return total / 1e6
 
     @contextlib.contextmanager
-    def unchanged(self, seconds=15, megabytes=24):
+    def unchanged(self, seconds=30, megabytes=24):
         """What happens inside leaves no descriptor and no thread behind, and
         not much memory."""
         # Look, and one pair of hands for each of four threads.
@@ -226,7 +226,7 @@ class Child:
     def ended(self):
         return bool(select.select([self.output], [], [], 0)[0])
 
-    def result(self, seconds=20):
+    def result(self, seconds=60):
         """Tells it to end; what the function gave."""
         self.tell()
         return self.wait(seconds)
@@ -237,7 +237,7 @@ class Child:
             os.close(self.end)
             self.end = None
 
-    def wait(self, seconds=20):
+    def wait(self, seconds=60):
         """What the function gives when it ends by itself."""
         end = time.monotonic() + seconds
         data = b""
@@ -264,7 +264,7 @@ class Child:
             self.pid = None
 
 
-def as_user(uid, function, *args, seconds=20):
+def as_user(uid, function, *args, seconds=60):
     return Child(uid, function, *args).wait(seconds)
 
 

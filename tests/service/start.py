@@ -16,7 +16,7 @@ from lab import DAEMON, EVIL, Broker, as_user
 def refused(*options, status=1, words=""):
     """It does not start, and says why."""
     done = subprocess.run([DAEMON, *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, timeout=10)
+                          stderr=subprocess.PIPE, timeout=30)
     said = done.stderr.decode()
     assert done.returncode == status and words in said and said.startswith("mptcpapid: "), (done.returncode, said)
 

@@ -157,7 +157,7 @@ def reply(data):
 class Client:
     """A connection to the broker."""
 
-    def __init__(self, path, seconds=5):
+    def __init__(self, path, seconds=20):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.settimeout(seconds)
         self.sock.connect(path)

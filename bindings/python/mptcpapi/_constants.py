@@ -121,6 +121,23 @@ MPTCP_SS_LAST_ACK_RECEIVED: Final[int] = 0x800000
 MPTCP_SS_LOCAL_ID: Final[int] = 0x1000000
 MPTCP_SS_REMOTE_ID: Final[int] = 0x2000000
 MPTCP_SS_IFINDEX: Final[int] = 0x4000000
+MPTCP_EV_SUBFLOW_UP: Final[int] = 0x1
+MPTCP_EV_SUBFLOW_DOWN: Final[int] = 0x2
+MPTCP_EV_PRIORITY: Final[int] = 0x4
+MPTCP_EV_PEER_ADDR: Final[int] = 0x8
+MPTCP_EV_PEER_ADDR_GONE: Final[int] = 0x10
+MPTCP_EV_FALLBACK: Final[int] = 0x20
+MPTCP_EV_UP: Final[int] = 0x40
+MPTCP_EV_DOWN: Final[int] = 0x80
+MPTCP_EV_REQUEST_FAILED: Final[int] = 0x100
+MPTCP_EV_ALL: Final[int] = 0x0fffffff
+MPTCP_EV_CURRENT: Final[int] = 0x40000000
+MPTCP_EV_OVERFLOW: Final[int] = 0x80000000
+MPTCP_ORIGIN_UNKNOWN: Final[int] = 0
+MPTCP_ORIGIN_APP: Final[int] = 1
+MPTCP_ORIGIN_POLICY: Final[int] = 2
+MPTCP_ORIGIN_PEER: Final[int] = 3
+MPTCP_ORIGIN_NETWORK: Final[int] = 4
 
 # What the packaging reads.
 __version__: Final[str] = "0.1.0"
@@ -284,6 +301,23 @@ __all__ = [
     "MPTCP_SS_LOCAL_ID",
     "MPTCP_SS_REMOTE_ID",
     "MPTCP_SS_IFINDEX",
+    "MPTCP_EV_SUBFLOW_UP",
+    "MPTCP_EV_SUBFLOW_DOWN",
+    "MPTCP_EV_PRIORITY",
+    "MPTCP_EV_PEER_ADDR",
+    "MPTCP_EV_PEER_ADDR_GONE",
+    "MPTCP_EV_FALLBACK",
+    "MPTCP_EV_UP",
+    "MPTCP_EV_DOWN",
+    "MPTCP_EV_REQUEST_FAILED",
+    "MPTCP_EV_ALL",
+    "MPTCP_EV_CURRENT",
+    "MPTCP_EV_OVERFLOW",
+    "MPTCP_ORIGIN_UNKNOWN",
+    "MPTCP_ORIGIN_APP",
+    "MPTCP_ORIGIN_POLICY",
+    "MPTCP_ORIGIN_PEER",
+    "MPTCP_ORIGIN_NETWORK",
     "Capability",
     "SubflowFlag",
     "ConnectionFlag",

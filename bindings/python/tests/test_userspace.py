@@ -65,7 +65,9 @@ def test_an_address_without_subflows():
     with connection([A, B]) as (client, accepted):
         mptcpapi.add(client, C, subflow=False)
         exchange(client, accepted)
-        eventually(lambda: local_hosts(client) == [A, B])
+        # None is opened from C. The peer may open one to it, where a broker
+        # does for it what the in-kernel path manager would.
+        eventually(lambda: {A, B} <= set(local_hosts(client)))
         exchange(client, accepted)
-        assert local_hosts(client) == [A, B]
+        assert local_hosts(client)[:2] == [A, B]
         assert C in [one.host for one in mptcpapi.local_addresses(client)]

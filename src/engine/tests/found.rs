@@ -79,3 +79,53 @@ fn a_route_that_comes_too_late_is_not_taken() {
         assert_eq!(engine.poll_command(), None, "{outcome:?}");
     }
 }
+
+#[test]
+fn endpoints_that_go_after_a_restart_wait_for_the_look() {
+    let endpoint = Endpoint {
+        id: 6,
+        addr: local(3),
+        ifindex: 0,
+        signal: true,
+        subflow: false,
+        backup: false,
+        fullmesh: false,
+        laminar: false,
+        implicit: false,
+    };
+    let limits = Limits { subflows: 2, add_addr_accepted: 2 };
+    let now = Time::from_secs(1);
+    let initial = (addr::with_port(local(0), 40000), remote(0));
+    let saved = Saved {
+        key: KEY,
+        token: Some(TOKEN),
+        initial: Some(initial),
+        ids: vec![ids::Slot { id: 6, addr: local(3), port: 0 }],
+        announced: vec![(local(3), 6)],
+        unclaimed: true,
+        ..Saved::default()
+    };
+    let mut engine = Engine::default();
+    engine.handle(Event::Endpoints { endpoints: vec![endpoint], limits, serve: true }, now);
+    engine.handle(Event::Restore(Box::new(saved)), now);
+    engine.handle(Event::Endpoints { endpoints: Vec::new(), limits, serve: true }, now);
+    assert_eq!(engine.poll_command(), None);
+    let event =
+        Event::Snapshot { token: TOKEN, key: KEY, server: false, initial, ready: true, subflows: vec![] };
+    engine.handle(event, now);
+    assert_eq!(engine.poll_command().map(|c| c.action), Some(Action::Remove { id: 6 }));
+}
+
+#[test]
+fn a_claim_is_said_to_have_changed_whatever_is_answered() {
+    let mut engine = Engine::default();
+    let now = Time::from_secs(1);
+    let saved = Saved { key: KEY, unclaimed: true, foreign: true, ..Saved::default() };
+    engine.handle(Event::Restore(Box::new(saved)), now);
+    engine.keep_changes(true);
+    let request = Request::Add(vec![local(1).into()]);
+    engine.handle(Event::Request { id: 1, key: KEY, request }, now);
+    assert!(matches!(engine.poll_notification(), Some(Notice::Answer { result: Err(_), .. })));
+    assert!(engine.save(&KEY).is_some_and(|saved| !saved.unclaimed));
+    assert_eq!(engine.poll_changed(), Some(KEY));
+}
