@@ -345,10 +345,10 @@ static void dispatched(const struct fam *f)
 	c.evfd = subscribe(fd, MPTCP_EV_ALL | MPTCP_EV_CURRENT);
 	CHECK_INT(OK(mptcp_dispatch(c.evfd, NULL, NULL)), 0);
 	c.stop_at = 1;
-	CHECK_INT(OK(mptcp_dispatch(c.evfd, count, &c)), 1);
+	AWAIT(mptcp_dispatch(c.evfd, count, &c) == 1);
 	CHECK_INT(c.last, MPTCP_EV_UP);
 	c.stop_at = 0;
-	CHECK_INT(OK(mptcp_dispatch(c.evfd, count, &c)), 1);
+	AWAIT(mptcp_dispatch(c.evfd, count, &c) == 1);
 	CHECK_INT(c.last, MPTCP_EV_SUBFLOW_UP);
 	CHECK_INT(OK(mptcp_dispatch(c.evfd, count, &c)), 0);
 	for (i = 0; i < 4; i++)
