@@ -17,6 +17,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+/// The tests share this process's backend, whose threads would do each other's
+/// work: one at a time.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn v4(path: usize, host: usize) -> SocketAddr {
     format!("10.{path}.0.{host}:0").parse().unwrap()
 }
@@ -118,6 +125,7 @@ fn settle(stream: &mut TcpStream) {
 
 #[test]
 fn a_connection_tells_of_its_subflows() {
+    let _alone = alone();
     let hosts = Hosts::new(3);
     hosts.there("ip mptcp endpoint add 10.3.0.2 id 9 dev s3 signal");
     let peer = Peer::new(&hosts, true, true);
@@ -179,6 +187,7 @@ fn a_connection_tells_of_its_subflows() {
 
 #[test]
 fn what_is_there_is_told_first() {
+    let _alone = alone();
     let hosts = Hosts::new(2);
     let peer = Peer::new(&hosts, false, true);
     let client = fresh();
@@ -205,6 +214,7 @@ fn what_is_there_is_told_first() {
 
 #[test]
 fn a_join_that_is_refused_is_told_of() {
+    let _alone = alone();
     let hosts = Hosts::new(2);
     // Nobody listens any more: a join is reset.
     let peer = Peer::new(&hosts, false, false);
@@ -233,6 +243,7 @@ fn a_join_that_is_refused_is_told_of() {
 
 #[test]
 fn plain_tcp_is_told_of() {
+    let _alone = alone();
     let hosts = Hosts::new(1);
     let (tell, told) = mpsc::channel();
     let server = hosts.spawn(move || {
@@ -254,6 +265,7 @@ fn plain_tcp_is_told_of() {
 /// A listener's subscription: the accepted, and their joins, told by the peer.
 #[test]
 fn a_listener_tells_of_what_it_accepts() {
+    let _alone = alone();
     let hosts = Hosts::new(2);
     let (tell, told) = mpsc::channel();
     let (go, gone) = mpsc::channel();
@@ -312,6 +324,7 @@ fn a_listener_tells_of_what_it_accepts() {
 /// Of all that is known here, and of nothing else.
 #[test]
 fn everything_known_is_told_on_one_descriptor() {
+    let _alone = alone();
     let hosts = Hosts::new(1);
     let (tell, told) = mpsc::channel();
     let server = hosts.spawn(move || {
@@ -348,6 +361,7 @@ fn everything_known_is_told_on_one_descriptor() {
 /// An end that the kernel tells nobody of is found by looking.
 #[test]
 fn an_end_by_the_peer_is_found() {
+    let _alone = alone();
     let hosts = Hosts::new(1);
     let (tell, told) = mpsc::channel();
     let server = hosts.spawn(move || {
@@ -374,6 +388,7 @@ fn an_end_by_the_peer_is_found() {
 
 #[test]
 fn what_is_no_subscription_is_refused() {
+    let _alone = alone();
     let hosts = Hosts::new(1);
     let errno = |fd: &dyn AsFd| events::next(fd.as_fd()).map_err(|e| e.errno());
     let client = fresh();
@@ -491,6 +506,7 @@ fn many(connections: usize, each: usize) {
 /// SUBSCRIPTIONS=10000 takes half a minute.
 #[test]
 fn hundreds_hear_of_their_own() {
+    let _alone = alone();
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     match std::env::var("SUBSCRIPTIONS").ok().and_then(|count| count.parse::<usize>().ok()) {

@@ -123,6 +123,8 @@ pub struct Start {
     pub signals: SignalFd,
     /// What is to last, and what there was.
     pub journal: Option<(Journal, Past)>,
+    /// Tells brokers of one namespace apart.
+    pub name: u16,
 }
 
 /// The broker.
@@ -193,7 +195,7 @@ const PAUSE: Time = Time::from_millis(100);
 impl Broker {
     /// A broker on these; all is watched from now on.
     pub fn new(start: Start, epoll: Arc<Epoll>) -> Result<Self, Error> {
-        let Start { manager, look, policy, reread, listener, signals, journal } = start;
+        let Start { manager, look, policy, reread, listener, signals, journal, name } = start;
         let failed = |errno: nix::Error| Error::kernel(Errno(errno as i32), "watching descriptors");
         let rouse = EventFd::from_value_and_flags(
             0,
@@ -201,7 +203,7 @@ impl Broker {
         )
         .map_err(failed)?;
         let links = Links::open()?;
-        let warden = Arc::new(Timer::new().map_err(failed)?);
+        let warden = Arc::new(Timer::new(name).map_err(failed)?);
         let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
         epoll.add(&listener, readable(LISTENER)).map_err(failed)?;
         epoll.add(&signals, readable(SIGNALS)).map_err(failed)?;
@@ -244,9 +246,17 @@ impl Broker {
             swept: Manager::now(),
         };
         broker.links.look(&mut broker.manager);
+        let warden = broker.warden();
+        broker.look.latch().watch(warden);
         if let Some((journal, past)) = journal {
             broker.recall(past);
             broker.journal = Some(journal);
+        }
+        // One that died before it could note what it had done.
+        if broker.manager.held().is_none()
+            && let Ok(held) = broker.look.latch().held()
+        {
+            broker.manager.set_held(held);
         }
         broker.manager.watch_changes();
         broker.manage();

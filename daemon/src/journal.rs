@@ -310,7 +310,7 @@ pub fn frame(out: &mut Vec<u8>, record: &[u8]) {
 }
 
 /// FNV-1a: against a record cut short, not against malice.
-fn checksum(bytes: &[u8]) -> u32 {
+pub fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 

@@ -204,8 +204,9 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
     }
     let manager = Manager::with_events(namespace, events).map_err(words)?;
     log!(Info, "serving on {}", options.socket.display());
+    let name = journal::checksum(options.socket.as_os_str().as_encoded_bytes()) as u16;
     let reread = Box::new(move || self::policy(&options));
-    let start = Start { manager, look, policy, reread, listener, signals, journal };
+    let start = Start { manager, look, policy, reread, listener, signals, journal, name };
     let broker = Broker::new(start, Arc::clone(&epoll)).map_err(words)?;
     let _ = service::notify("READY=1", &[]);
     crew::sail(broker, epoll, namespace)?;

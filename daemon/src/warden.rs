@@ -16,6 +16,7 @@ const LONGEST: Duration = Duration::from_millis(1);
 pub struct Timer {
     timer: TimerFd,
     open: Mutex<Option<Undo>>,
+    name: u16,
 }
 
 impl AsFd for Timer {
@@ -25,10 +26,10 @@ impl AsFd for Timer {
 }
 
 impl Timer {
-    /// A timer that doesn't run.
-    pub fn new() -> nix::Result<Self> {
+    /// A timer that doesn't run, of the broker of this name.
+    pub fn new(name: u16) -> nix::Result<Self> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        Ok(Self { timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?, open: Mutex::new(None) })
+        Ok(Self { timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?, open: Mutex::new(None), name })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Undo>> {
@@ -61,5 +62,9 @@ impl Warden for Timer {
         let open = self.lock().take().is_some();
         let _ = self.timer.unset();
         open
+    }
+
+    fn name(&self) -> u16 {
+        self.name
     }
 }

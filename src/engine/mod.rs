@@ -37,7 +37,7 @@ use crate::quick::Map;
 use act::Outstanding;
 use connection::{Addition, Removal};
 use host::Host;
-use note::{add, admit, begin, credible, down, note, position, remove, seen, snapshot};
+use note::{add, admit, begin, credible, down, peer_has, position, remove, seen, snapshot};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -227,10 +227,7 @@ impl Engine {
                 if id == 0 || !credible(c, &peer.addr) {
                     return;
                 }
-                match c.peers.iter_mut().find(|known| known.id == Some(id) || known.addr == peer.addr) {
-                    Some(known) => *known = peer,
-                    None => note(&mut c.peers, peer),
-                }
+                peer_has(c, peer);
                 c.accept(host, id, &peer.addr);
             }),
             Event::Withdrawn { token, id } => {

@@ -139,6 +139,21 @@ pub(super) fn credible(c: &Connection, addr: &SocketAddr) -> bool {
     addr.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && (local_peer || !ip.is_loopback())
 }
 
+/// Notes an address that the peer announced. One id names one address, one
+/// address has one id, the latest; the initial one has none but 0, which can't
+/// be withdrawn by another.
+pub(super) fn peer_has(c: &mut Connection, peer: Peer) {
+    let initial = c.peers.iter().any(|known| known.id == Some(0) && known.addr == peer.addr);
+    let old = |known: &Peer| known.id == peer.id || (known.addr == peer.addr && !initial);
+    let at = c.peers.iter().position(old);
+    c.peers.retain(|known| !old(known));
+    match at {
+        _ if initial => {}
+        Some(at) => c.peers.insert(at, peer),
+        None => note(&mut c.peers, peer),
+    }
+}
+
 /// Notes the end of a subflow.
 pub(super) fn down(
     c: &mut Connection,

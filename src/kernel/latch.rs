@@ -56,6 +56,8 @@ pub trait Warden: std::fmt::Debug + Send + Sync {
     fn opened(&self, undo: Undo);
     /// It is to be closed; false: that was done.
     fn closed(&self) -> bool;
+    /// Whose namespaces are that [`Latch::hold`] has put in userspace mode.
+    fn name(&self) -> u16;
 }
 
 /// Closes a window in the place of who opened it.
@@ -201,9 +203,31 @@ impl Latch {
         if guard.latch.is_userspace(&original) {
             return Ok(None);
         }
+        // It stays: nobody else would know, were this process to end now.
+        guard.record(Some((original.text(), Some(guard.latch.name())))).map_err(Fault::NoLock)?;
         let text: &[u8] = if guard.latch.numeric { b"1" } else { USERSPACE };
-        guard.latch.write(text).map_err(Fault::ReadOnly)?;
+        if let Err(errno) = guard.latch.write(text) {
+            let _ = guard.record(None);
+            return Err(Fault::ReadOnly(errno));
+        }
         Ok(Some(String::from_utf8_lossy(original.text()).into_owned()))
+    }
+
+    /// What the namespace said before [`Latch::hold`], where one of our name
+    /// has done that and ended since.
+    pub fn held(&mut self) -> Result<Option<String>, Fault> {
+        let guard = self.locked()?;
+        let ours = guard.recorded()?.filter(|recorded| recorded.holder == Some(guard.latch.name()));
+        let Some(Recorded { original, .. }) = ours else { return Ok(None) };
+        if !guard.latch.userspace().map_err(Fault::NoSysctl)? {
+            guard.record(None).map_err(Fault::NoLock)?;
+            return Ok(None);
+        }
+        Ok(Some(String::from_utf8_lossy(&original).into_owned()))
+    }
+
+    fn name(&self) -> u16 {
+        self.warden.as_ref().map_or(0, |warden| warden.name())
     }
 
     /// Undoes [`Latch::hold`], unless somebody has said something else since.
@@ -212,7 +236,7 @@ impl Latch {
         if guard.latch.userspace().map_err(Fault::NoSysctl)? {
             guard.latch.write(original.as_bytes()).map_err(Fault::ReadOnly)?;
         }
-        Ok(())
+        guard.record(None).map_err(Fault::NoLock)
     }
 
     /// Undoes what one left who died in the switch, if so; whoever finds a
@@ -281,6 +305,14 @@ impl Value {
     }
 }
 
+/// What stands in the lock file.
+struct Recorded {
+    /// What to go back to.
+    original: Vec<u8>,
+    /// Who it is that the namespace is held for; else a switch is under way.
+    holder: Option<u16>,
+}
+
 /// The lock, held.
 struct Locked<'a> {
     latch: &'a Latch,
@@ -294,11 +326,16 @@ impl Drop for Locked<'_> {
 }
 
 impl Locked<'_> {
-    /// Writes the record, `boot value`, the rest zero; `None` clears it.
-    fn record(&self, value: Option<&[u8]>) -> KernelResult<()> {
+    /// Writes the record, `boot value` and, of what is to last, ` name`, the
+    /// rest zero; `None` clears it.
+    fn record(&self, what: Option<(&[u8], Option<u16>)>) -> KernelResult<()> {
         let mut bytes = [0u8; PLACE];
-        if let Some(value) = value {
-            let text = self.latch.boot.bytes().chain([b' ']).chain(value.iter().copied());
+        if let Some((value, holder)) = what {
+            let digits = holder.into_iter().flat_map(|name| {
+                let digit = |shift: u16| b'a' + (name >> shift & 15) as u8;
+                [b' ', digit(12), digit(8), digit(4), digit(0)]
+            });
+            let text = self.latch.boot.bytes().chain([b' ']).chain(value.iter().copied()).chain(digits);
             for (to, from) in bytes.iter_mut().zip(text) {
                 *to = from;
             }
@@ -316,23 +353,35 @@ impl Locked<'_> {
         written
     }
 
-    /// Undoes the switch of one who died in it.
-    fn repair(&self) -> Result<(), Fault> {
+    /// The record, if there is one of this boot.
+    fn recorded(&self) -> Result<Option<Recorded>, Fault> {
         let mut bytes = [0u8; PLACE];
         let len =
             self.lock.read_at(&mut bytes, self.latch.place).map_err(|e| Fault::NoLock(Errno::of(&e)))?;
         let text = bytes.get(..len).unwrap_or_default();
         let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
-        if text.is_empty() {
-            return Ok(());
+        let mut words = text.split(|byte| *byte == b' ');
+        if words.next() != Some(self.latch.boot.as_bytes()) {
+            return Ok(None);
         }
-        if let Some(value) =
-            text.strip_prefix(self.latch.boot.as_bytes()).and_then(|rest| rest.strip_prefix(b" "))
-            && self.latch.userspace().map_err(Fault::NoSysctl)?
-        {
-            self.latch.write(value).map_err(Fault::ReadOnly)?;
+        let Some(value) = words.next() else { return Ok(None) };
+        let number = |name: &[u8]| {
+            name.iter().fold(0u16, |number, digit| number << 4 | u16::from(digit.wrapping_sub(b'a') & 15))
+        };
+        Ok(Some(Recorded { original: value.to_vec(), holder: words.next().map(number) }))
+    }
+
+    /// Undoes the switch of one who died in it.
+    fn repair(&self) -> Result<(), Fault> {
+        match self.recorded()? {
+            Some(Recorded { original, holder: None }) => {
+                if self.latch.userspace().map_err(Fault::NoSysctl)? {
+                    self.latch.write(&original).map_err(Fault::ReadOnly)?;
+                }
+                self.record(None).map_err(Fault::NoLock)
+            }
+            _ => Ok(()),
         }
-        self.record(None).map_err(Fault::NoLock)
     }
 }
 
@@ -363,7 +412,7 @@ impl<'a> Window<'a> {
         if locked.latch.is_userspace(&original) {
             return Ok(window);
         }
-        locked.record(Some(original.text())).map_err(Fault::NoLock)?;
+        locked.record(Some((original.text(), None))).map_err(Fault::NoLock)?;
         let text: &[u8] = if locked.latch.numeric { b"1" } else { USERSPACE };
         if let Err(errno) = locked.latch.write(text) {
             let _ = locked.record(None);

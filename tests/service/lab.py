@@ -112,6 +112,21 @@ class Broker:
     def hands(self):
         return sum("/net/mptcp/" in name for name in self.open_files())
 
+    def kill_at(self, call, point):
+        """Have it killed when one of its threads is about to make this system
+        call for the so-manieth time from now on."""
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(self.process.pid), "-e",
+                                   f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={point}"])
+
+        def traced():
+            for task in os.listdir(f"/proc/{self.process.pid}/task"):
+                with open(f"/proc/{self.process.pid}/task/{task}/status") as file:
+                    if "TracerPid:\t0\n" in file.read():
+                        return False
+            return True
+        until("strace is there", traced)
+        return tracer
+
     def threads(self):
         return len(os.listdir(f"/proc/{self.process.pid}/task"))
 

@@ -129,3 +129,26 @@ fn a_claim_is_said_to_have_changed_whatever_is_answered() {
     assert!(engine.save(&KEY).is_some_and(|saved| !saved.unclaimed));
     assert_eq!(engine.poll_changed(), Some(KEY));
 }
+
+#[test]
+fn a_peer_that_announces_its_initial_address_can_not_take_it_back() {
+    let mut world = World::new(&[0]);
+    for n in [1, 0, 2, 0] {
+        world.tell(Event::Announced { token: TOKEN, id: 4, addr: remote(n) });
+    }
+    world.tell(Event::Withdrawn { token: TOKEN, id: 4 });
+    let peers = &world.engine.by_key(&KEY).unwrap().peers;
+    assert_eq!(peers, &[Peer { id: Some(0), addr: remote(0) }]);
+}
+
+#[test]
+fn an_address_of_the_peer_is_known_once() {
+    let mut world = World::new(&[]);
+    world.tell(Event::PeerAddresses { key: KEY, addrs: vec![remote(3)] });
+    for (id, n) in [(3, 1), (4, 2), (5, 3), (4, 1), (5, 3)] {
+        world.tell(Event::Announced { token: TOKEN, id, addr: remote(n) });
+    }
+    let peer = |id, n| Peer { id: Some(id), addr: remote(n) };
+    let peers = &world.engine.by_key(&KEY).unwrap().peers;
+    assert_eq!(peers, &[peer(0, 0), peer(5, 3), peer(4, 1)]);
+}
