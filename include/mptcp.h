@@ -299,7 +299,7 @@
 #define MPTCP_CAP_FATE_SHARING 0x1000
 
 /**
- * struct mptcp_caps.works: events (not in this version).
+ * struct mptcp_caps.works: events.
  */
 #define MPTCP_CAP_EVENTS 0x2000
 

@@ -26,12 +26,14 @@ pub const ADD_LIVE: u64 = 0x40;
 pub const LISTEN: u64 = 0x100;
 /// Addresses for backup only.
 pub const BACKUP: u64 = 0x200;
+/// Connections tell of events.
+pub const EVENTS: u64 = 0x2000;
 /// bind(2) still works after ADD (Linux 6.8).
 pub const LATE_BIND: u64 = 0x4000;
 
 /// The bits that this version can tell.
 pub const KNOWN: u64 =
-    ENABLE | SUBFLOWS | CONNID | STATS | ADD_BEFORE | ADD_LIVE | LISTEN | BACKUP | LATE_BIND;
+    ENABLE | SUBFLOWS | CONNID | STATS | ADD_BEFORE | ADD_LIVE | LISTEN | BACKUP | EVENTS | LATE_BIND;
 
 const STATS: u64 = CONN_STATS | SUBFLOW_STATS;
 
@@ -108,6 +110,9 @@ pub fn capabilities(fd: Option<BorrowedFd<'_>>) -> Result<Capabilities> {
                     found.control = known.and_then(Result::ok).unwrap_or(Control::Unknown);
                     found.works |= steering(stage, found.control, switch, listen);
                     found.subflows_max = 255;
+                    if stage != Stage::Ended && socket.as_ref().is_none_or(|socket| socket.mptcp) {
+                        found.works |= EVENTS;
+                    }
                 }
                 _ => {}
             }

@@ -23,8 +23,8 @@
 //
 // Where the process acts itself (the direct backend), further subflows are
 // made, and a list is enforced, in the course of later calls of this package on
-// any connection: call Subflows now and then. With the broker nothing is
-// needed.
+// any connection: call Subflows now and then, or wait for events (Subscribe), which
+// does it at once. With the broker nothing is needed.
 //
 // No function waits for the network, as Go's sockets are non-blocking; a round
 // trip to the broker may take a second at most. All may be called from any

@@ -27,6 +27,8 @@ ENUMS = (
     ("MPTCP_CAP_", "Capability", "enum.IntFlag", "What may work: Capabilities.works and .known."),
     ("MPTCP_SUBFLOW_", "SubflowFlag", "enum.IntFlag", "The bits of Subflow.flags."),
     ("MPTCP_CONN_", "ConnectionFlag", "enum.IntFlag", "The bits of ConnectionStats.flags."),
+    ("MPTCP_EV_", "EventKind", "enum.IntFlag", "What happened: Event.what, and a mask for Events."),
+    ("MPTCP_ORIGIN_", "Origin", "OpenIntEnum", "Who was the cause of an event."),
     ("MPTCP_BACKEND_", "Backend", "OpenIntEnum", "Who controls paths for this process."),
     ("MPTCP_CONTROL_", "Control", "OpenIntEnum", "Who chooses the paths of one socket."),
 )

@@ -141,7 +141,7 @@ pub const MPTCP_CAP_PROFILE: u32 = 0x400;
 pub const MPTCP_CAP_REDUNDANCY: u32 = 0x800;
 /// struct mptcp_caps.works: fate sharing (not in this version).
 pub const MPTCP_CAP_FATE_SHARING: u32 = 0x1000;
-/// struct mptcp_caps.works: events (not in this version).
+/// struct mptcp_caps.works: events.
 pub const MPTCP_CAP_EVENTS: u32 = 0x2000;
 /// struct mptcp_caps.works: bind(2) still works after ADD (Linux 6.8).
 pub const MPTCP_CAP_LATE_BIND: u32 = 0x4000;

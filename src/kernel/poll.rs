@@ -2,8 +2,9 @@
 //! epoll, eventfd and timerfd: descriptors that say when there is something
 //! to do.
 
+use super::sockopt::fcntl;
 use crate::error::{Errno, KernelResult};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 fn owned(fd: RawFd) -> KernelResult<OwnedFd> {
@@ -15,10 +16,12 @@ fn owned(fd: RawFd) -> KernelResult<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// An epoll descriptor; CLOEXEC.
+/// An epoll descriptor; CLOEXEC, and said to be non-blocking.
 pub fn epoll() -> KernelResult<OwnedFd> {
     // SAFETY: takes an integer.
-    owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+    let epoll = owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    fcntl(epoll.as_fd(), libc::F_SETFL, libc::O_NONBLOCK)?;
+    Ok(epoll)
 }
 
 /// An eventfd that is readable for ever.
@@ -134,7 +137,6 @@ pub fn numbers(fd: RawFd) -> Option<Vec<u64>> {
 mod tests {
     use super::*;
     use crate::kernel::process;
-    use std::os::fd::AsFd;
 
     #[test]
     fn what_is_readable_is_told_by_its_number() {

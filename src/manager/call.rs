@@ -302,7 +302,9 @@ fn show(hands: &mut Hands, socket: &Socket<'_>, key: Key, stage: Stage, token: u
         }
         Stage::Listening => {
             if socket.mptcp {
-                Ok(Shown::Listening(hands.backlog(key.cookie)))
+                let local = sockopt::sockname(socket.fd);
+                let local = local.map_err(|e| Error::kernel(e, "asking where the socket listens"))?;
+                Ok(Shown::Listening(hands.backlog(key.cookie, &local)))
             } else {
                 Err(socket.no_mptcp())
             }
@@ -319,7 +321,7 @@ fn show(hands: &mut Hands, socket: &Socket<'_>, key: Key, stage: Stage, token: u
             let pairs: Vec<(SocketAddr, SocketAddr)> = up.map(|pair| (pair.local, pair.remote)).collect();
             let server = hands.accepted(&pairs);
             let subflows = pairs.into_iter().map(|(l, r)| (addr::canonical(l), addr::canonical(r))).collect();
-            Ok(Shown::Connected(subscribers::Found { token, initial, server, subflows }))
+            Ok(Shown::Connected(subscribers::Found { token, key, initial, server, subflows }))
         }
     }
 }

@@ -566,11 +566,16 @@ impl Hands {
         Found::Identified { event, pairs }
     }
 
-    /// Connections of a listener that wait to be accepted.
-    pub(super) fn backlog(&mut self, cookie: u64) -> Vec<subscribers::Found> {
+    /// Connections of a listener that wait to be accepted. They carry its
+    /// cookie where that was asked for before they came; else they are its own
+    /// if no other listens on the port.
+    pub(super) fn backlog(&mut self, cookie: u64, local: &SocketAddr) -> Vec<subscribers::Found> {
+        let listeners = self.diag.listeners().unwrap_or_default();
+        let alone = listeners.iter().filter(|record| record.local.port() == local.port()).count() == 1;
         let mut waiting = Vec::new();
         for record in self.diag.connections().unwrap_or_default() {
-            if record.cookie != cookie || record.inode != 0 {
+            let its_own = record.cookie == cookie || (alone && record.local.port() == local.port());
+            if record.inode != 0 || !its_own {
                 continue;
             }
             if let Ok(Some(Record { subflow: Some(facts), .. })) =
@@ -579,6 +584,7 @@ impl Hands {
                 let initial = (addr::canonical(record.local), addr::canonical(record.remote));
                 waiting.push(subscribers::Found {
                     token: facts.token,
+                    key: Key { cookie: record.cookie, inode: 0 },
                     initial,
                     server: Some(true),
                     subflows: vec![initial],

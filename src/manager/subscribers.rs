@@ -31,6 +31,8 @@ pub enum Shown {
 pub struct Found {
     /// The kernel's token.
     pub token: u32,
+    /// The socket; before accept(2) it has no inode.
+    pub key: Key,
     /// The initial pair, canonical.
     pub initial: (SocketAddr, SocketAddr),
     /// This end accepted it, if that can be told.
@@ -212,10 +214,8 @@ impl Subscribers {
                 self.listeners.entry(key.cookie).or_default().push(id);
                 for found in found {
                     let token = found.token;
-                    // It has no descriptor yet.
-                    let child = Key { cookie: key.cookie, inode: 0 };
                     if !self.connections.contains_key(&token) {
-                        self.insert(found, child, now);
+                        self.insert(found, now);
                     }
                     if let Some(watched) = self.connections.get_mut(&token) {
                         watched.to.push(id);
@@ -233,7 +233,7 @@ impl Subscribers {
                         known.up.get_or_insert(found.subflows);
                         known.server = known.server.or(found.server);
                     }
-                    None => self.insert(found, key, now),
+                    None => self.insert(found, now),
                 }
                 if let Some(watched) = self.connections.get_mut(&token) {
                     watched.to.push(id);
@@ -362,12 +362,12 @@ impl Subscribers {
 
     /// A connection is watched from now on; another that had this token is
     /// over.
-    fn insert(&mut self, found: Found, key: Key, now: Time) {
+    fn insert(&mut self, found: Found, now: Time) {
         self.end(found.token, Origin::Unknown, now);
         let due = now.saturating_add(LOOK_FIRST);
         self.looks.insert((due, found.token));
         let watched = Watched {
-            key,
+            key: found.key,
             initial: found.initial,
             initial_gone: !found.subflows.contains(&found.initial),
             server: found.server,
@@ -393,8 +393,8 @@ impl Subscribers {
         }
         let up = |s: &&Subflow| matches!(s.state, State::Up(_));
         let subflows = connection.subflows.iter().filter(up).map(|s| (s.from(), s.to())).collect();
-        let found = Found { token, initial, server: Some(connection.server), subflows };
-        self.insert(found, connection.key, now);
+        let found = Found { token, key: connection.key, initial, server: Some(connection.server), subflows };
+        self.insert(found, now);
         if let Some(watched) = self.connections.get_mut(&token) {
             let told = connection.peers.iter().filter_map(|peer| Some((peer.id?, peer.addr)));
             watched.announced = told.filter(|(id, _)| *id != 0).collect();
@@ -555,7 +555,7 @@ impl Subscribers {
                 self.targets.insert(*id, Target::Connection(token));
             }
         }
-        self.insert(Found { token, initial, server: Some(server), subflows: vec![initial] }, key, now);
+        self.insert(Found { token, key, initial, server: Some(server), subflows: vec![initial] }, now);
         if let Some(watched) = self.connections.get_mut(&token) {
             (watched.to, watched.whose) = (to, whose);
         }
@@ -607,7 +607,7 @@ impl Subscribers {
         let told = Event {
             error,
             origin: Origin::App,
-            subflow: Some(Pair { initial, ..pair_of(known, ends) }),
+            subflow: Some(Pair { initial, priority_known: managed(known), ..pair_of(known, ends) }),
             ..Event::new(what, token, now)
         };
         self.tell_all(token, told);

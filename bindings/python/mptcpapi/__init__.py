@@ -41,6 +41,7 @@ from ._core import (
     subflows,
     version,
 )
+from ._events import Event, Events
 from ._stats import AllStats, ConnectionStats, SubflowStats, all_stats, connection_stats, subflow_stats
 from ._stream import create_connection, create_server
 
@@ -53,6 +54,8 @@ __all__ = [
     "AllStats",
     "Capabilities",
     "ConnectionStats",
+    "Event",
+    "Events",
     "Subflow",
     "SubflowStats",
     "add",

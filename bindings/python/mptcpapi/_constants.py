@@ -182,6 +182,33 @@ class ConnectionFlag(enum.IntFlag):
     FULL = MPTCP_CONN_FULL
 
 
+class EventKind(enum.IntFlag):
+    """What happened: Event.what, and a mask for Events."""
+
+    SUBFLOW_UP = MPTCP_EV_SUBFLOW_UP
+    SUBFLOW_DOWN = MPTCP_EV_SUBFLOW_DOWN
+    PRIORITY = MPTCP_EV_PRIORITY
+    PEER_ADDR = MPTCP_EV_PEER_ADDR
+    PEER_ADDR_GONE = MPTCP_EV_PEER_ADDR_GONE
+    FALLBACK = MPTCP_EV_FALLBACK
+    UP = MPTCP_EV_UP
+    DOWN = MPTCP_EV_DOWN
+    REQUEST_FAILED = MPTCP_EV_REQUEST_FAILED
+    ALL = MPTCP_EV_ALL
+    CURRENT = MPTCP_EV_CURRENT
+    OVERFLOW = MPTCP_EV_OVERFLOW
+
+
+class Origin(OpenIntEnum):
+    """Who was the cause of an event."""
+
+    UNKNOWN = MPTCP_ORIGIN_UNKNOWN
+    APP = MPTCP_ORIGIN_APP
+    POLICY = MPTCP_ORIGIN_POLICY
+    PEER = MPTCP_ORIGIN_PEER
+    NETWORK = MPTCP_ORIGIN_NETWORK
+
+
 class Backend(OpenIntEnum):
     """Who controls paths for this process."""
 
@@ -321,6 +348,8 @@ __all__ = [
     "Capability",
     "SubflowFlag",
     "ConnectionFlag",
+    "EventKind",
+    "Origin",
     "Backend",
     "Control",
 ]

@@ -98,6 +98,28 @@ class SubflowStatsStruct(ctypes.Structure):
     ]
 
 
+class EventStruct(ctypes.Structure):
+    """struct mptcp_event."""
+
+    _fields_ = [
+        ("what", c_uint32),
+        ("connid", c_uint32),
+        ("time_ns", c_uint64),
+        ("subflow", SubflowStruct),
+        ("error", c_int32),
+        ("reset_reason", c_uint32),
+        ("addr_id", c_uint32),
+        ("ifindex", c_int32),
+        ("origin", c_uint32),
+        ("lost", c_uint32),
+        ("reserved", c_uint32 * 2),
+    ]
+
+
+# mptcp_event_fn
+EVENT_FN = ctypes.CFUNCTYPE(c_int, POINTER(EventStruct), c_size_t, c_void_p)
+
+
 class CapsStruct(ctypes.Structure):
     """struct mptcp_caps."""
 
@@ -138,6 +160,9 @@ PROTOTYPES: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
         (c_int, POINTER(ConnStatsStruct), c_size_t, POINTER(POINTER(SubflowStatsStruct)), c_size_t),
     ),
     "mptcp_freeallstats": (None, (POINTER(SubflowStatsStruct),)),
+    "mptcp_subscribe": (c_int, (c_int, c_uint32)),
+    "mptcp_nextevent": (c_int, (c_int, POINTER(EventStruct), c_size_t)),
+    "mptcp_dispatch": (c_int, (c_int, EVENT_FN, c_void_p)),
     "mptcp_socket": (c_int, (c_int, c_int, c_int)),
     "mptcp_getcaps": (c_int, (c_int, POINTER(CapsStruct), c_size_t)),
     "mptcp_errmsg": (c_char_p, ()),

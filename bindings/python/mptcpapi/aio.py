@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""MPTCP for asyncio: open_connection(), start_server(), connect().
+"""MPTCP for asyncio: open_connection(), start_server(), connect(), Events.
 
 They are used as those of asyncio, with any event loop that has add_writer().
 Nothing here blocks the loop; a cancelled call closes the sockets it made.
@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl as ssl_module
-from typing import Any, Awaitable, Callable, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, AsyncIterator, Awaitable, Callable, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ._address import Address, Addresses, to_addresses
 from ._core import connect_step, mptcp_socket
+from ._events import Event
+from ._events import Events as BlockingEvents
 from ._stream import add_usable, bind_named, check_all_errors, listen_with, raise_all, to_peer
 
-__all__ = ["Server", "connect", "open_connection", "start_server"]
+__all__ = ["Events", "Server", "connect", "open_connection", "start_server"]
 
 _LIMIT = 2**16  # asyncio's own default for a stream's buffer
 
@@ -61,6 +63,78 @@ async def _writable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
         await ready
     finally:
         loop.remove_writer(fd)
+
+
+class Events(BlockingEvents):
+    """mptcpapi.Events for asyncio: what waits is to be awaited.
+
+        async with mptcpapi.aio.Events(sock) as events:
+            async for event in events:
+                print(event.what.name, event.subflow)
+
+    A wait that is cancelled loses no event. Where several tasks wait, each event
+    goes to one.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Subscribe, as mptcpapi.Events does."""
+        self._waiting: List[asyncio.Future[None]] = []
+        super().__init__(*arguments, **options)
+
+    async def next(self) -> Optional[Event]:
+        """Wait for the next event; None: nothing will follow."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return self.read()
+            except BlockingIOError:
+                await self._readable(loop)
+
+    async def _readable(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A loop knows one reader for a descriptor: those who wait share it.
+        ready: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            loop.add_reader(self._fd, self._wake)
+        self._waiting.append(ready)
+        try:
+            await ready
+        finally:
+            if ready in self._waiting:
+                self._waiting.remove(ready)
+                if not self._waiting and self._fd >= 0:
+                    loop.remove_reader(self._fd)
+
+    def _wake(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._fd)
+        waiting, self._waiting = self._waiting, []
+        for ready in waiting:
+            if not ready.done():
+                ready.set_result(None)
+
+    def close(self) -> None:
+        """End the subscription; who waits is cancelled."""
+        waiting, self._waiting = getattr(self, "_waiting", []), []
+        if waiting and self._fd >= 0:
+            waiting[0].get_loop().remove_reader(self._fd)
+        for ready in waiting:
+            ready.cancel()
+        super().close()
+
+    async def __aenter__(self) -> Events:
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        self.close()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._each()
+
+    async def _each(self) -> AsyncIterator[Event]:
+        while True:
+            event = await self.next()
+            if event is None:
+                return
+            yield event
 
 
 async def open_connection(

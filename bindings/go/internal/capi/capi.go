@@ -27,6 +27,7 @@ _Static_assert(sizeof(struct mptcp_caps) == 256, "mptcp_caps");
 _Static_assert(sizeof(struct mptcp_subflow) == 288, "mptcp_subflow");
 _Static_assert(sizeof(struct mptcp_conn_stats) == 104, "mptcp_conn_stats");
 _Static_assert(sizeof(struct mptcp_subflow_stats) == 432, "mptcp_subflow_stats");
+_Static_assert(sizeof(struct mptcp_event) == 336, "mptcp_event");
 
 // What one call gave. words is set where rc is negative.
 struct capi_result {
@@ -154,6 +155,16 @@ static struct capi_result capi_getallstats(int fd, struct mptcp_conn_stats *conn
 
 	return capi_done(rc, 0, list);
 }
+
+static struct capi_result capi_subscribe(int fd, uint32_t events)
+{
+	return capi_done(mptcp_subscribe(fd, events), 0, NULL);
+}
+
+static struct capi_result capi_nextevent(int evfd, struct mptcp_event *event)
+{
+	return capi_done(mptcp_nextevent(evfd, event, sizeof(*event)), 0, NULL);
+}
 */
 import "C"
 
@@ -250,6 +261,25 @@ const (
 	SSLocalID          = C.MPTCP_SS_LOCAL_ID
 	SSRemoteID         = C.MPTCP_SS_REMOTE_ID
 	SSIfIndex          = C.MPTCP_SS_IFINDEX
+
+	EvSubflowUp     = C.MPTCP_EV_SUBFLOW_UP
+	EvSubflowDown   = C.MPTCP_EV_SUBFLOW_DOWN
+	EvPriority      = C.MPTCP_EV_PRIORITY
+	EvPeerAddr      = C.MPTCP_EV_PEER_ADDR
+	EvPeerAddrGone  = C.MPTCP_EV_PEER_ADDR_GONE
+	EvFallback      = C.MPTCP_EV_FALLBACK
+	EvUp            = C.MPTCP_EV_UP
+	EvDown          = C.MPTCP_EV_DOWN
+	EvRequestFailed = C.MPTCP_EV_REQUEST_FAILED
+	EvAll           = C.MPTCP_EV_ALL
+	EvCurrent       = C.MPTCP_EV_CURRENT
+	EvOverflow      = C.MPTCP_EV_OVERFLOW
+
+	OriginUnknown = C.MPTCP_ORIGIN_UNKNOWN
+	OriginApp     = C.MPTCP_ORIGIN_APP
+	OriginPolicy  = C.MPTCP_ORIGIN_POLICY
+	OriginPeer    = C.MPTCP_ORIGIN_PEER
+	OriginNetwork = C.MPTCP_ORIGIN_NETWORK
 
 	// HeaderVersion is that of the header this was compiled with.
 	HeaderVersion = C.MPTCPAPI_VERSION_NUMBER
@@ -524,4 +554,42 @@ func GetCaps(fd int) (Caps, *Failure) {
 // Version is mptcp_version.
 func Version() string {
 	return C.GoString(C.mptcp_version())
+}
+
+// Event is struct mptcp_event.
+type Event struct {
+	What, ConnID        uint32
+	TimeNS              uint64
+	Subflow             Subflow
+	Error               int32
+	ResetReason, AddrID uint32
+	IfIndex             int32
+	Origin, Lost        uint32
+}
+
+// Subscribe is mptcp_subscribe.
+func Subscribe(fd int, events uint32) (evfd int, f *Failure) {
+	r := C.capi_subscribe(C.int(fd), C.uint32_t(events))
+	return int(r.rc), failure(&r)
+}
+
+// NextEvent is mptcp_nextevent; false after the last one.
+func NextEvent(evfd int) (event Event, more bool, f *Failure) {
+	var e C.struct_mptcp_event
+	r := C.capi_nextevent(C.int(evfd), &e)
+	if r.rc <= 0 {
+		return Event{}, false, failure(&r)
+	}
+	return Event{
+		What:        uint32(e.what),
+		ConnID:      uint32(e.connid),
+		TimeNS:      uint64(e.time_ns),
+		Subflow:     subflow(&e.subflow),
+		Error:       int32(e.error),
+		ResetReason: uint32(e.reset_reason),
+		AddrID:      uint32(e.addr_id),
+		IfIndex:     int32(e.ifindex),
+		Origin:      uint32(e.origin),
+		Lost:        uint32(e.lost),
+	}, true, nil
 }

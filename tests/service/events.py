@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What the broker tells of events: all of one's own, none of another's, and
+nothing to one who doesn't read at the cost of others."""
+
+import errno
+import os
+import select
+import time
+
+import mptcpapi
+from mptcpapi import EventKind
+
+from lab import EVIL, GOOD, MUCH, PATHS, Broker, Child, as_user, connected, listening, told_to_end, until, watched
+
+# As many as a process may have open for itself.
+POLICY = "[default]\nclients = 16384\nsockets = 16384\nrequests = 1000000\n"
+
+
+def backed(path):
+    os.environ["MPTCPAPI_BROKER"] = path
+    os.environ["MPTCPAPI_BACKEND"] = "broker"
+
+
+def with_list(server, first=PATHS[0]):
+    """A fully established connection with a list, both ends."""
+    sock = mptcpapi.mptcp_socket()
+    mptcpapi.add(sock, first)
+    mptcpapi.connect(sock, server.getsockname())
+    accepted = server.accept()[0]
+    for one, other in ((sock, accepted), (accepted, sock)):
+        one.sendall(b"x")
+        assert other.recv(1) == b"x"
+    return sock, accepted
+
+
+# ---- the broker ends ------------------------------------------------------------
+
+def bereaved(broker_path, ready):
+    backed(broker_path)
+    server = listening()
+    sock, accepted = with_list(server)
+    one, everything = mptcpapi.Events(sock), mptcpapi.Events()
+    os.write(ready, b".")
+    for events in (one, everything):
+        try:
+            events.wait(10)
+            raise AssertionError("an event of a broker that is gone")
+        except OSError as error:
+            assert error.errno == errno.EIO, error
+        # Once; then there is nothing more.
+        assert events.read() is None and events.read() is None
+        assert select.select([events], [], [], 0)[0]
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            again = mptcpapi.Events(sock, current=True)
+            break
+        except OSError as error:
+            assert error.errno in (errno.EIO, errno.EPERM) and time.monotonic() < deadline, error
+            time.sleep(0.01)
+    up = again.wait(10)
+    assert (up.what, up.connid) == (EventKind.UP, mptcpapi.connection_id(sock))
+    mptcpapi.add(sock, PATHS[1])
+    assert again.wait(10).what == EventKind.SUBFLOW_UP
+    # Known from before: the process's own.
+    assert mptcpapi.Events(current=True).wait(10).connid == up.connid
+    sock.close()
+    assert again.wait(10).what == EventKind.DOWN and again.wait(10) is None
+    accepted.close()
+
+
+def a_broker_that_is_killed():
+    with Broker(POLICY) as broker:
+        read, write = os.pipe()
+        child = Child(GOOD, bereaved, broker.path, write)
+        os.read(read, 1)
+        broker.kill()
+        broker.start()
+        child.wait()
+
+
+# ---- others ---------------------------------------------------------------------
+
+def busy(path, count, ending):
+    """Has connections with all that can happen to them."""
+    backed(path)
+    server = listening()
+    ids, own = set(), 0
+    with mptcpapi.Events() as events:
+        while not told_to_end(ending) or own < count:
+            sock, accepted = with_list(server)
+            ids.add(mptcpapi.connection_id(sock))
+            mptcpapi.add(sock, PATHS[1])
+            mptcpapi.remove(sock, PATHS[1])
+            sock.close()
+            accepted.close()
+            while True:
+                event = events.wait(10)
+                assert event.connid in ids, event
+                own += 1
+                if event.what == EventKind.DOWN:
+                    break
+    return own
+
+
+def hears_nothing(path, ending):
+    backed(path)
+    with mptcpapi.Events(current=True) as events:
+        told_to_end(ending, 30)
+        try:
+            raise AssertionError(events.read())
+        except BlockingIOError:
+            pass
+    return True
+
+
+def nobody_hears_of_others():
+    with Broker(POLICY) as broker:
+        children = [Child(GOOD, hears_nothing, broker.path), Child(EVIL, hears_nothing, broker.path)]
+        # Other users, and other processes of the same.
+        talkers = [Child(uid, busy, broker.path, 40) for uid in (GOOD, EVIL, EVIL)]
+        time.sleep(1)
+        assert all(talker.result() >= 40 for talker in talkers)
+        assert all(child.result() for child in children)
+
+
+# ---- one who doesn't read ---------------------------------------------------------
+
+def deaf(path, toggles):
+    backed(path)
+    server = listening()
+    sock, _accepted = with_list(server)
+    mptcpapi.add(sock, PATHS[1], backup=True)
+    until("two subflows", lambda: len(mptcpapi.subflows(sock)) == 2)
+    each = [mptcpapi.Events(sock) for _ in range(16)]
+    try:
+        mptcpapi.Events(sock)
+        raise AssertionError("a seventeenth subscription")
+    except OSError as error:
+        assert error.errno == errno.EDQUOT, error
+    everything = [mptcpapi.Events() for _ in range(16)]
+    for turn in range(toggles):
+        mptcpapi.add(sock, PATHS[1], backup=turn % 2 == 1)
+    sock.close()
+    for events in each:
+        told = lost = 0
+        for event in events:
+            told += event.what == EventKind.PRIORITY
+            lost += event.lost if event.what == EventKind.OVERFLOW else 0
+            last = event.what
+        assert (told + lost, last) == (toggles, EventKind.DOWN), (told, lost, last)
+        assert lost > toggles / 2, "less was to wait"
+    for events in everything:
+        events.close()
+
+
+def one_who_does_not_read():
+    with Broker(POLICY) as broker, broker.unchanged(megabytes=16), watched(broker):
+        as_user(EVIL, deaf, broker.path, 5000 if MUCH else 1000, seconds=80)
+
+
+# ---- many -------------------------------------------------------------------------
+
+def hears_its_own(path, connections, each):
+    """Subscriptions to connections of its own: five events each, in order."""
+    backed(path)
+    server = listening()
+    server.setblocking(False)
+    poll = select.epoll()
+    story = [EventKind.UP, EventKind.SUBFLOW_UP, EventKind.PRIORITY, EventKind.SUBFLOW_DOWN, EventKind.DOWN]
+    socks, ids, hearers, steps = [], {}, {}, {}
+    for number in range(connections):
+        sock = mptcpapi.mptcp_socket()
+        mptcpapi.add(sock, PATHS[0])
+        socks.append(sock)
+        for at in range(each):
+            events = mptcpapi.Events(sock)
+            hearers[events.fileno()] = events, number, at
+            steps[events.fileno()] = 0
+            poll.register(events.fileno(), select.EPOLLIN)
+    accepted, begun, done, total = [], 0, 0, 0
+    while done < len(hearers):
+        while begun < connections and begun - done // each < 200:
+            ids[begun] = mptcpapi.connect(socks[begun], server.getsockname())
+            begun += 1
+        while True:
+            try:
+                accepted.append(server.accept()[0])
+                accepted[-1].sendall(b"x")
+            except BlockingIOError:
+                break
+        ready = poll.poll(10)
+        assert ready, f"nothing for 10 s, {done} of {len(hearers)} done"
+        for fd, _ in ready:
+            events, number, at = hearers[fd]
+            try:
+                event = events.read()
+            except BlockingIOError:
+                continue
+            if event is None:
+                assert steps[fd] == len(story)
+                poll.unregister(fd)
+                done += 1
+                continue
+            assert (event.what, event.connid) == (story[steps[fd]], ids[number]), (event, steps[fd])
+            steps[fd] += 1
+            total += 1
+            if at:
+                continue
+            if event.what == EventKind.UP:
+                mptcpapi.add(socks[number], PATHS[1], backup=True)
+            elif event.what == EventKind.SUBFLOW_UP:
+                mptcpapi.add(socks[number], PATHS[1])
+            elif event.what == EventKind.PRIORITY:
+                mptcpapi.remove(socks[number], PATHS[1])
+            elif event.what == EventKind.SUBFLOW_DOWN:
+                socks[number].close()
+    for sock in accepted:
+        sock.close()
+    return total
+
+
+def many_hear_of_their_own():
+    # Four to each connection: 10,000 with --much, as two users.
+    connections = 1250 if MUCH else 50
+    with Broker(POLICY) as broker:
+        children = [Child(uid, hears_its_own, broker.path, connections, 4) for uid in (GOOD, EVIL)]
+        total = sum(child.wait(85) for child in children)
+        print(f"      {8 * connections} subscriptions, {total} events", flush=True)
+        assert total == 2 * connections * 4 * 5
+
+
+CASES = [a_broker_that_is_killed, nobody_hears_of_others, one_who_does_not_read, many_hear_of_their_own]
