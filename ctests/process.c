@@ -206,12 +206,52 @@ static int list_fds(void)
 	return bad != 0;
 }
 
+/* A list that the broker keeps goes along with its socket: this is after exec. */
+static int inherited(int c, int port)
+{
+	struct pair p;
+
+	memset(&p, 0, sizeof p);
+	p.c = c;
+	p.l = -1;
+	CHECK_STR(laddrs(c), "10.1.0.1 10.2.0.1");
+	OK(connx(c, at("10.9.0.1", port), NULL));
+	say(c, c);      /* the other end echoes */
+	AWAIT_STR(locals(c), "10.1.0.1 10.2.0.1");
+	close(c);
+	return t_done();
+}
+
 static int waited(pid_t pid)
 {
 	int status = -1;
 
 	REQUIRE(waitpid(pid, &status, 0) == pid);
 	return status;
+}
+
+static void handed_on(char *self)
+{
+	struct pair p = pair_listen(f4->server, IPPROTO_MPTCP);
+	int c = fresh(AF_INET);
+	char fd[16], port[16], byte;
+	pid_t pid;
+
+	OK(add(c, "10.1.0.1 10.2.0.1"));
+	REQUIRE(!fcntl(c, F_SETFD, 0));
+	snprintf(fd, sizeof fd, "%d", c);
+	snprintf(port, sizeof port, "%d", p.port);
+	pid = fork();
+	REQUIRE(pid >= 0);
+	if (!pid) {
+		execl("/proc/self/exe", self, fd, port, (char *)NULL);
+		_exit(99);
+	}
+	close(c);
+	p.s = t_accept(p.l);
+	CHECK(recv(p.s, &byte, 1, 0) == 1 && send(p.s, &byte, 1, MSG_NOSIGNAL) == 1);
+	CHECK_INT(waited(pid), 0);
+	pair_close(&p);
 }
 
 /* A child starts without the parent's state and works by itself; what the broker
@@ -517,8 +557,10 @@ int main(int argc, char **argv)
 {
 	int before, fd;
 
-	if (argc > 1)
+	if (argc == 2)
 		return list_fds();
+	if (argc == 3)
+		return inherited(atoi(argv[1]), atoi(argv[2]));
 	need_mptcp();
 	/* Whatever whoever runs the tests has left open is not the library's. */
 	for (fd = 3; fd < 1024; fd++)
@@ -529,6 +571,8 @@ int main(int argc, char **argv)
 	descriptors(before);
 	exhausted();
 	executed(argv[0]);
+	if (t_broker())
+		handed_on(argv[0]);
 	forked();
 	cancellation();
 	if (control)
