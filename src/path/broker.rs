@@ -96,9 +96,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Line {
     fn open() -> Result<Self> {
         let path = path();
-        let fd = unix::connect(&path).map_err(|errno| {
-            Error::new(libc::EPERM, format!("no broker answers at {} ({errno})", path.display()))
-        })?;
+        let deadline = process::monotonic().saturating_add(PATIENCE);
+        let fd = loop {
+            match unix::connect(&path) {
+                // Many connect at once: it has not come to us yet.
+                Err(Errno(libc::EAGAIN)) if process::monotonic() < deadline => {
+                    std::thread::sleep(Time::from_millis(1));
+                }
+                other => {
+                    break other.map_err(|errno| {
+                        Error::new(libc::EPERM, format!("no broker answers at {} ({errno})", path.display()))
+                    })?;
+                }
+            }
+        };
         let cookie = sockopt::cookie(fd.as_fd()).map_err(lost)?;
         let none = Abilities { switch: false, listen: false };
         let mut line = Self { fd, cookie, tag: 0, namespace: 0, abilities: none };

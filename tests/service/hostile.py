@@ -19,6 +19,8 @@ import tempfile
 import threading
 import time
 
+import mptcpapi
+
 import wire
 from lab import EVIL, GOOD, PATHS, SERVER, STRICT, Broker, Child, as_user, connected, lingering, listening, subflows, \
     told_to_end, until, watched
@@ -238,6 +240,42 @@ def ten_thousand_connects():
     limits = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 20_000))
     with Broker(limits=limits) as broker, broker.unchanged(), watched(broker):
         as_user(EVIL, crowd, broker.path)
+
+
+def full_queue():
+    """So many connect that the kernel takes no more: a program that comes then
+    is served all the same."""
+    def crowd(path, ready, ending):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (12_000, 12_000))
+        waiting = []
+        while True:
+            waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            waiting[-1].setblocking(False)
+            try:
+                waiting[-1].connect(path)
+            except BlockingIOError:
+                break
+        os.write(ready, b"x")
+        told_to_end(ending, 60)
+
+    def newcomer(path, ready):
+        os.environ["MPTCPAPI_BROKER"] = path
+        with mptcpapi.mptcp_socket() as sock:
+            os.write(ready, b"x")
+            mptcpapi.add(sock, "10.1.0.1")
+            assert mptcpapi.local_addresses(sock)
+
+    heard, ready = os.pipe()
+    with Broker() as broker:
+        os.kill(broker.process.pid, signal.SIGSTOP)
+        children = [Child(EVIL, crowd, broker.path, ready)]
+        os.read(heard, 1)
+        children.append(Child(GOOD, newcomer, broker.path, ready))
+        os.read(heard, 1)
+        time.sleep(0.2)
+        os.kill(broker.process.pid, signal.SIGCONT)
+        children[1].wait()
+        children[0].result()
 
 
 def no_descriptor_is_left():
@@ -706,6 +744,6 @@ def event_storm():
         print(f"      {listed.result()} with lists, among", *[child.result() for child in children])
 
 
-CASES = [frames_of_every_wrong_shape, what_is_absurd, anothers_numbers_do_nothing, ten_thousand_connects,
+CASES = [frames_of_every_wrong_shape, what_is_absurd, anothers_numbers_do_nothing, ten_thousand_connects, full_queue,
          no_descriptor_is_left, descriptors_of_every_kind, closing_that_blocks, subordinate_users_are_one,
          descriptors_that_pile_up, lock_that_is_held, deaf_clients, floods, each_user_in_turn, event_storm]
