@@ -246,6 +246,19 @@ pub(super) fn announced_or_not(
     }
 }
 
+/// The peer is to be told of this address again, if it was.
+fn tell_again(c: &mut Connection, local: &SocketAddr, now: Time) {
+    let told: Vec<(SocketAddr, u8)> =
+        c.announced.iter().filter(|(addr, _)| addr::same_ip(addr, local)).copied().collect();
+    for (local, id) in told {
+        let action = Action::Announce { local, id };
+        if !c.flight().untold.contains(&local) {
+            c.flight().untold.push(local);
+            c.refused.push(Refused { action, until: now, wait: Time::ZERO });
+        }
+    }
+}
+
 /// Counts a try with an id that the kernel has for something else.
 fn mismatch(c: &mut Connection, source: &SocketAddr) {
     if c.mismatches.len() >= 512 {
@@ -295,9 +308,11 @@ pub(super) fn created_or_not(
         return None;
     }
     let id = asked.map(|at| c.subflows.remove(at).local_id);
-    // A failed create can delete the kernel's first entry with the same
-    // address, an announced one too: tell the peer again.
-    c.announced.retain(|(addr, _)| !addr::same_ip(addr, local));
+    if outcome != Outcome::Mismatch {
+        // A failed create can delete the kernel's first entry with the same
+        // address, an announced one too.
+        tell_again(c, local, now);
+    }
     match outcome {
         Outcome::NotReady => untried(c, source, remote),
         Outcome::Mismatch => {

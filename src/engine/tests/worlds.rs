@@ -604,13 +604,14 @@ impl Many {
         let silent = self.silent_since(&local).is_some();
         let since = self.now;
         let conn = self.conns.get_mut(&token).unwrap();
-        if !conn.ready || conn.over {
-            return Outcome::NotReady;
-        }
         match conn.table.get(&id) {
             Some(known) if *known != local => return Outcome::Mismatch,
             None if id != 0 && conn.table.values().any(|known| *known == local) => return Outcome::Mismatch,
             _ => {}
+        }
+        if !conn.ready || conn.over {
+            conn.forget_entry(&local);
+            return Outcome::NotReady;
         }
         let mut fate = self.joins.pop_front().unwrap_or(Join::Answer);
         if lost {
