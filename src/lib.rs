@@ -30,6 +30,7 @@ mod error;
 pub mod events;
 pub mod kernel;
 pub mod manager;
+pub mod names;
 pub mod options;
 mod path;
 mod pending;
@@ -46,6 +47,7 @@ pub use caps::{Capabilities, capabilities};
 pub use connect::connect;
 pub use error::{Errno, Error, KernelResult, Result};
 pub use kernel::info::TcpInfo;
+pub use names::{ByName, connect_by_name};
 pub use path::{BROKER_SOCKET, Backend, Control};
 pub use socket::{
     Subflow, Usage, add, connection_id, enable, enabled, local_addresses, peer_addresses, remove, socket,
