@@ -488,7 +488,8 @@ fn a_list_is_kept_by_every_attempt() {
     assert!(!waiting(&listener));
 }
 
-/// Answers by what the name says: NXDOMAIN, SERVFAIL, no such records, or 10.1.0.2 and fd01::2. The question comes back as it was.
+/// Answers by what the name says: NXDOMAIN, SERVFAIL, nothing, no such records,
+/// or 10.1.0.2 and fd01::2. The question comes back as it was.
 fn name_server() {
     let socket = UdpSocket::bind("127.0.0.1:53").unwrap();
     std::thread::spawn(move || {
