@@ -21,7 +21,7 @@ use crate::socket::{self, Usage};
 use crate::stream::{Socket, no_mptcp_socket};
 use learnt::Learnt;
 use race::{Attempt, Lane, Outcome, Plan, Race, Step};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -212,22 +212,19 @@ fn multipath_limit() -> Option<Duration> {
 /// The answers by families in turn, from the best one's on (RFC 8305 section
 /// 4), each once, and no more than a list may have.
 fn interleaved(answers: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut seen = HashSet::new();
     let first = answers.first().is_some_and(SocketAddr::is_ipv6);
-    let (one, other): (Vec<_>, Vec<_>) = answers.into_iter().partition(|peer| peer.is_ipv6() == first);
+    let once = answers.into_iter().filter(|peer| seen.insert(*peer));
+    let (one, other): (Vec<_>, Vec<_>) = once.partition(|peer| peer.is_ipv6() == first);
     let (mut one, mut other) = (one.into_iter(), other.into_iter());
     let mut peers = Vec::new();
-    loop {
-        let pair = (one.next(), other.next());
-        if pair == (None, None) || peers.len() >= addr::LIST_MAX {
-            peers.truncate(addr::LIST_MAX);
-            return peers;
-        }
-        for peer in [pair.0, pair.1].into_iter().flatten() {
-            if !peers.contains(&peer) {
-                peers.push(peer);
-            }
-        }
+    while let pair = [one.next(), other.next()]
+        && pair != [None, None]
+    {
+        peers.extend(pair.into_iter().flatten());
     }
+    peers.truncate(addr::LIST_MAX);
+    peers
 }
 
 /// A socket in the race. Unless it is taken out it ends without a trace: a peer
