@@ -11,6 +11,7 @@
  */
 #include "raw.h"
 #include <locale.h>
+#include <sys/resource.h>
 
 static struct mptcp_connect_opts opts;
 
@@ -337,6 +338,27 @@ static void interrupted(void)
 	close(filler);
 }
 
+/* ---- no room ---------------------------------------------------------------- */
+
+static void no_descriptors(void)
+{
+	int l = listen_at("10.9.0.1", IPPROTO_MPTCP, 5), port = sockport(l), spare, before = open_fds();
+	struct rlimit old, less;
+
+	REQUIRE(!getrlimit(RLIMIT_NOFILE, &old));
+	spare = dup(0);
+	less = old;
+	less.rlim_cur = (rlim_t)spare;
+	close(spare);
+	REQUIRE(!setrlimit(RLIMIT_NOFILE, &less));
+	FAILS(EMFILE, by_name("10.9.0.1", port, numeric(0)));
+	FAILS(EMFILE, by_name("10.9.0.1", port, numeric(MPTCP_CONNECT_NO_MPTCP)));
+	REQUIRE(!setrlimit(RLIMIT_NOFILE, &old));
+	CHECK_INT(open_fds(), before);
+	nobody_waits(l);
+	close(l);
+}
+
 /* ---- names ----------------------------------------------------------------- */
 
 /* A private /etc/hosts, which alone is asked. */
@@ -510,6 +532,7 @@ int main(void)
 	arguments();
 	profiles();
 	interrupted();
+	no_descriptors();
 	if (t_sets_up()) {
 		middleboxes();
 		own_names();

@@ -3,9 +3,10 @@
 //!
 //! A program makes its sockets multipath ([`enable`], [`socket()`]), says which
 //! local addresses its connection may use ([`add`], [`remove`]), connects
-//! ([`connect`]) and looks at what became of it ([`enabled`], [`subflows`],
-//! [`connection_id`], [`all_stats`]). Queries need no privilege; controlling paths needs
-//! CAP_NET_ADMIN over the network namespace.
+//! ([`connect`], or by a name [`connect_by_name`]) and looks at what became of
+//! it ([`enabled`], [`subflows`], [`connection_id`], [`all_stats`]). Queries
+//! need no privilege; controlling paths needs CAP_NET_ADMIN over the network
+//! namespace.
 //!
 //! The C interface (`mptcp.h`) is built on the same functions; its manual is
 //! `docs/` and the header. Errors carry an errno and words: see [`Error`].

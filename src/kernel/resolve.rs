@@ -95,6 +95,9 @@ pub fn stream(node: &CStr, service: &CStr, family: i32, numeric: bool) -> Result
     }
     // SAFETY: the list that getaddrinfo gave, freed once.
     unsafe { libc::freeaddrinfo(list) };
+    if found.is_empty() {
+        return Err(Refusal::of(libc::EAI_NONAME));
+    }
     Ok(found)
 }
 
