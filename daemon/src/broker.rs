@@ -473,12 +473,13 @@ impl Broker {
 
     /// Takes what has happened.
     pub fn turn(&mut self, events: &[EpollEvent]) {
+        let mut happened = false;
         for event in events {
             match event.data() {
                 LISTENER => self.admit(),
                 SIGNALS => self.signalled(),
                 ROUSE => drop(self.rouse.read()),
-                EVENTS => {}
+                EVENTS => happened = true,
                 WARDEN => {
                     self.cut += u64::from(self.warden.ended());
                 }
@@ -495,7 +496,11 @@ impl Broker {
             let Some(client) = self.next_caller() else { break };
             self.heed(client);
         }
-        self.manager.step();
+        if happened {
+            self.manager.step();
+        } else {
+            self.manager.tick();
+        }
         self.tell_subscribers();
         for Ended { user, fd, parting } in self.finish_calls() {
             match Arc::try_unwrap(fd) {
@@ -704,14 +709,6 @@ impl Broker {
             Err(error) => return Some((error, fd)),
         };
         let call = match ask {
-            Ask::Bound(addr) => {
-                // Of a socket that nothing was asked of nothing is kept.
-                if self.manager.prepared(&key).switched {
-                    self.manager.note_bound(key, Some(addr));
-                    self.note(&key);
-                }
-                None
-            }
             Ask::Disconnected => {
                 self.manager.note_unswitched(&key);
                 self.note(&key);
@@ -791,7 +788,7 @@ impl Broker {
             Error::new(libc::EACCES, format!("the broker's policy forbids this user to {what} {}", addr.ip()))
         };
         if let Ask::Add(entries) = ask {
-            let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
+            let listens = || sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
             for entry in entries {
                 let ip = entry.addr.ip().to_canonical();
                 let interface = self.links.holder(&entry.addr);
@@ -799,7 +796,7 @@ impl Broker {
                     return Err(forbidden(&entry.addr, "use"));
                 }
                 if entry.advertise && !rights.may_advertise(ip, interface) {
-                    if listens || !entry.subflow {
+                    if !entry.subflow || listens() {
                         return Err(forbidden(&entry.addr, "advertise"));
                     }
                     // A client's list need not be advertised.

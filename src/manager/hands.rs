@@ -343,7 +343,7 @@ impl Hands {
             }),
             Work::Settle(asked) => Found::Settled(match fd {
                 Some(fd) => super::call::settle(self, &asked, fd),
-                None => Settled { bound: asked.prepared.bound, released: false, result: Err(lost()) },
+                None => Settled { released: false, result: Err(lost()) },
             }),
         }
     }
@@ -646,7 +646,7 @@ impl Hands {
     /// switch would lose is kept.
     pub(super) fn switch(&mut self, fd: BorrowedFd<'_>, before: Prepared) -> Result<Switched> {
         if before.switched {
-            return Ok(Switched { virgin: before.virgin });
+            return Ok(Switched { virgin: before.virgin, shown: self.shows && !before.virgin });
         }
         // A namespace in userspace mode gave the socket that path manager when
         // it was made; where the kernel shows it, leave the socket alone.
@@ -680,7 +680,8 @@ impl Hands {
                 }
             }
         }
-        Ok(Switched { virgin: as_made && sockopt::first_id(fd) != Some(0) })
+        let virgin = as_made && sockopt::first_id(fd) != Some(0);
+        Ok(Switched { virgin, shown: self.shows && !as_made })
     }
 
     /// Gives an unconnected socket back to the namespace's path manager.
