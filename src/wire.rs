@@ -238,9 +238,7 @@ impl From<Result<manager::Answer>> for Told {
             Ok(Answer::Start(Start::From(choices))) => Self::Start(Some(choices)),
             Ok(Answer::Control(Control::Unknown)) => Self::Control(None),
             Ok(Answer::Control(control)) => Self::Control(Some(control == Control::Connection)),
-            Ok(Answer::Facts(facts)) => {
-                Self::Facts { list: facts.list, peers: facts.peers }
-            }
+            Ok(Answer::Facts(facts)) => Self::Facts { list: facts.list, peers: facts.peers },
         }
     }
 }

@@ -158,6 +158,8 @@ pub struct Broker {
     /// Clients that have said something.
     calling: Turns<ClientId>,
     tasks: Turns<Task>,
+    /// Jobs that nobody waits for: looks.
+    chores: Turns<Task>,
     /// What is to be closed, when nothing better is to be done.
     rubbish: Turns<Task>,
     taken: u64,
@@ -236,6 +238,7 @@ impl Broker {
             deadlines: BTreeSet::new(),
             calling: Turns::default(),
             tasks: Turns::default(),
+            chores: Turns::default(),
             rubbish: Turns::default(),
             taken: 0,
             room: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft as usize),
@@ -385,20 +388,23 @@ impl Broker {
         self.fill();
         let room = |user| self.crew.has_room(user);
         self.taken += 1;
-        // Now and then what is to be closed, whatever else there is to do.
-        if self.taken % 16 == 0
-            && let Some(task) = self.rubbish.pop(room)
-        {
-            return Some(task);
-        }
-        self.tasks.pop(room).or_else(|| self.rubbish.pop(room))
+        // Now and then the others, whatever there is to do.
+        let first = match self.taken % 16 {
+            0 => self.rubbish.pop(room),
+            4 | 8 | 12 => self.chores.pop(room),
+            _ => None,
+        };
+        first
+            .or_else(|| self.tasks.pop(room))
+            .or_else(|| self.chores.pop(room))
+            .or_else(|| self.rubbish.pop(room))
     }
 
     /// Whether there is one.
     pub fn has_tasks(&mut self) -> bool {
         self.fill();
         let room = |user| self.crew.has_room(user);
-        self.tasks.any(room) || self.rubbish.any(room)
+        self.tasks.any(room) || self.chores.any(room) || self.rubbish.any(room)
     }
 
     /// Takes the manager's jobs.
@@ -414,7 +420,8 @@ impl Broker {
                 }
                 (None, Lane::Namespace) => NOBODY,
             };
-            self.tasks.push(user, Task::Job { job: Box::new(job), fd, user });
+            let queue = if job.work.is_look() { &mut self.chores } else { &mut self.tasks };
+            queue.push(user, Task::Job { job: Box::new(job), fd, user });
         }
     }
 

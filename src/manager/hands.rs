@@ -106,6 +106,16 @@ pub enum Work {
     Settle(Box<Asked>),
 }
 
+impl Work {
+    /// Whether it only finds out what the kernel has: nobody waits for it.
+    pub fn is_look(&self) -> bool {
+        matches!(
+            self,
+            Self::Watch(_) | Self::Survey | Self::Look(_) | Self::Identify { .. } | Self::Check { .. }
+        )
+    }
+}
+
 /// One connection to look at.
 #[derive(Clone, Debug)]
 pub struct Look {

@@ -568,6 +568,12 @@ impl Manager {
 
     /// Takes what came of a job.
     pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) {
+        // A survey can be older than what a command has done since.
+        if self.surveying
+            && let (Lane::Connection(token), Found::Event(Event::Done { .. })) = (lane, &found)
+        {
+            self.touched.insert(token);
+        }
         match found {
             Found::Nothing => {}
             Found::Event(event) => self.tell(event),
@@ -628,7 +634,19 @@ impl Manager {
             self.subscribers.begin(id, key);
             self.engine.keep_incidents(true);
         }
-        self.calls.insert(id, Calling { key, call, leave, adopted: false, shown: false, late: None, before: None, failure: None });
+        self.calls.insert(
+            id,
+            Calling {
+                key,
+                call,
+                leave,
+                adopted: false,
+                shown: false,
+                late: None,
+                before: None,
+                failure: None,
+            },
+        );
         self.submit(Lane::Socket(key), Todo::Prepare(id));
         id
     }
@@ -714,9 +732,7 @@ impl Manager {
             }
             Call::Facts => {
                 let facts = match self.engine.by_key(&key) {
-                    Some(c) => {
-                        Facts { list: c.list(), peers: c.peers.iter().map(|p| p.addr).collect() }
-                    }
+                    Some(c) => Facts { list: c.list(), peers: c.peers.iter().map(|p| p.addr).collect() },
                     None => Facts::default(),
                 };
                 self.finish(id, Ok(Answer::Facts(facts)));
@@ -796,7 +812,8 @@ impl Manager {
 
     /// Ends a call on a socket that is not connected.
     fn succeed(&mut self, id: CallId) {
-        let told = self.calls.get(&id).filter(|calling| calling.shown && matches!(calling.call, Call::Add(_)));
+        let told =
+            self.calls.get(&id).filter(|calling| calling.shown && matches!(calling.call, Call::Add(_)));
         let start = told.map_or(Start::AsIs, |calling| self.start(&calling.key, Vec::new()));
         let answer = if start == Start::AsIs { Answer::Done } else { Answer::Start(start) };
         self.finish(id, Ok(answer));
@@ -821,6 +838,12 @@ impl Manager {
                 Some(Look { token, key: c.key, server: c.server, initial, pairs, heard: c.heard })
             })
             .filter(|look| !self.touched.contains(&look.token))
+            .filter(|look| {
+                let up = look.pairs.iter().filter(|pair| is_up(pair.state));
+                let up: Vec<_> = up.map(|pair| (pair.local, pair.remote)).collect();
+                let settled = self.engine.by_token(look.token).is_some_and(|c| c.is_settled_with(&up));
+                !(settled && up.len() == look.pairs.len())
+            })
             .collect();
         // Those of which something was heard meanwhile: the survey may be older.
         self.unsure |= !self.touched.is_empty();
