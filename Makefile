@@ -16,7 +16,7 @@ SONAME := libmptcpapi.so.$(SOVERSION)
 SOFILE := $(SONAME).$(VERSION)
 
 .PHONY: all stage lib daemon header check-header check-header-counted install check check-rust check-c check-python check-go \
-	check-man check-docs check-switch check-fuzz fuzz demo bench clean help deps
+	check-man check-docs check-examples check-switch check-fuzz fuzz demo bench clean help deps
 
 all: lib daemon $(BUILD)/mptcpapi.pc
 
@@ -146,6 +146,9 @@ check-man:
 
 check-docs:
 	docs/check
+
+check-examples: lib daemon
+	tests/examples
 
 check-switch: lib
 	tests/switch
