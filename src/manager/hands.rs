@@ -791,13 +791,10 @@ fn keeping<E>(
     let len = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut congestion);
     let maxseg = sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG);
     let result = act(fd);
+    // Even where it still shows: that is the first subflow's, those that join
+    // would have the default.
     if let Ok(name) = len.map(|len| congestion.get(..len).unwrap_or_default()) {
-        let mut now = [0u8; 16];
-        let same = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut now)
-            .is_ok_and(|len| now.get(..len) == Some(name));
-        if !same {
-            let _ = sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
-        }
+        let _ = sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
     }
     if let Ok(before) = maxseg
         && sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG) != Ok(before)
