@@ -254,11 +254,6 @@ fn bind(socket: &Socket<'_>, local: &SocketAddr) -> Result<()> {
         }
         errno => Error::kernel(errno, &format!("binding to {local}")),
     })?;
-    if socket.mptcp
-        && let Some(control) = path::existing(socket)
-    {
-        control.bound_by_us(socket, *local);
-    }
     Ok(())
 }
 
