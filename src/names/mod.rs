@@ -232,7 +232,8 @@ fn interleaved(answers: Vec<SocketAddr>) -> Vec<SocketAddr> {
 struct Contender {
     attempt: Attempt,
     fd: Option<OwnedFd>,
-    listed: bool,
+    /// Somebody was told about its paths.
+    steered: bool,
 }
 
 impl Contender {
@@ -248,7 +249,7 @@ impl Drop for Contender {
         let _ = sockopt::set(fd.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &at_once);
         if let Ok(socket) = Socket::of(fd.as_fd()) {
             connect::abandon(&socket);
-            if self.listed
+            if self.steered
                 && let Some(control) = path::existing(&socket)
             {
                 control.forget(&socket);
@@ -342,7 +343,8 @@ impl Driver<'_> {
         let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let failed = |e, doing| Obstacle::Failed(Error::kernel(e, doing));
         let fd = sockopt::socket(domain, kind, protocol).map_err(|e| failed(e, "making a socket"))?;
-        let contender = Contender { attempt, fd: Some(fd), listed: multipath && !self.local.is_empty() };
+        let steered = multipath && (!self.local.is_empty() || self.how.profile != 0);
+        let contender = Contender { attempt, fd: Some(fd), steered };
         let Some(fd) = contender.fd() else { return Ok(contender) };
         if self.shared_port {
             sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)
