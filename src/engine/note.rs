@@ -46,7 +46,10 @@ pub(super) fn note<T>(list: &mut Vec<T>, item: T) {
 }
 
 /// The connection is there.
-pub(super) fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr)) {
+pub(super) fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr), now: Time) {
+    if let Some(steering) = &mut c.steering {
+        steering.began = now;
+    }
     c.phase = Phase::Open;
     c.initial = Some(initial);
     c.peers.retain(|peer| peer.addr != initial.1);
@@ -114,9 +117,10 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
                 local_id: subflow.local_id,
                 state,
                 initial: subflow.initial,
-                backup: false,
+                backup: subflow.backup.unwrap_or(false),
                 closing: false,
                 surplus: false,
+                hand: false,
                 path: Path::default(),
                 tag: 0,
             };
@@ -162,10 +166,13 @@ pub(super) fn down(
     c: &mut Connection,
     local: &SocketAddr,
     remote: &SocketAddr,
+    error: i32,
     now: Time,
 ) -> Option<Subflow> {
     let at = position(c, local, remote)?;
     let subflow = c.subflows.remove(at);
+    c.unpin(&subflow.local, &subflow.remote);
+    c.note_error(subflow.tag, error);
     if subflow.closing {
         // As we asked for.
         return None;
@@ -369,6 +376,7 @@ pub(super) fn add(c: &mut Connection, request: RequestId, entries: Vec<Entry>) -
         used: c.subflows.iter().map(Subflow::from).collect(),
     };
     for entry in entries {
+        c.unbar(&entry.addr);
         addition.lifted.extend(c.excluded.iter().filter(|gone| addr::covers(gone, &entry.addr)));
         c.excluded.retain(|gone| !addr::covers(gone, &entry.addr));
         addition.added.push(entry.addr);

@@ -355,6 +355,7 @@ impl Manager {
             remote_id: pair.remote_id,
             up: true,
             initial,
+            backup: None,
         };
         let key = match event {
             pm::Event::Created { token, .. } => self.awaited(token),
@@ -388,7 +389,8 @@ impl Manager {
                 if self.reborn(token, &subflow) {
                     return;
                 }
-                self.tell(Event::SubflowDown { token, local: subflow.local, remote: subflow.remote });
+                let (local, remote) = (subflow.local, subflow.remote);
+                self.tell(Event::SubflowDown { token, local, remote, error: pair.error });
             }
             pm::Event::Priority { .. } | pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. } => {}
         }

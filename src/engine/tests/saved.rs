@@ -24,6 +24,7 @@ fn subflow(n: usize, initial: bool) -> Seen {
         remote_id: 0,
         up: true,
         initial,
+        backup: None,
     }
 }
 
@@ -87,7 +88,12 @@ fn a_removal_under_way_is_finished_after_a_restart() {
     let mut engine = client();
     let patience = Time::from_secs(2);
     engine.handle(
-        Event::SubflowDown { token: TOKEN, local: addr::with_port(local(1), 40000), remote: remote(0) },
+        Event::SubflowDown {
+            token: TOKEN,
+            local: addr::with_port(local(1), 40000),
+            remote: remote(0),
+            error: 0,
+        },
         NOW,
     );
     engine.handle(Event::Tick, NOW + note::RETRY_FIRST);

@@ -145,6 +145,7 @@ impl Sub {
             remote_id: 0,
             up: self.up,
             initial: self.initial,
+            backup: None,
         }
     }
 }
@@ -296,7 +297,7 @@ impl Many {
         match event {
             Event::Created { token, initial, server, .. } => self.begin(token, initial, server),
             // A successor on the same ports, made before its end was told.
-            Event::SubflowDown { token, local, remote }
+            Event::SubflowDown { token, local, remote, .. }
                 if self.engine.by_token(token).is_some_and(|c| c.has_up(&local, &remote))
                     && self.conns.get(&token).is_some_and(|c| {
                         c.subs.iter().any(|s| s.up && s.local == local && s.remote == remote)
@@ -467,7 +468,7 @@ impl Many {
             let over = |s: &Sub| !s.up && now >= s.since + Time::from_secs(3);
             for sub in conn.subs.iter().filter(|s| over(s)) {
                 let (local, remote) = (sub.local, sub.remote);
-                self.events.push_back(Event::SubflowDown { token: *token, local, remote });
+                self.events.push_back(Event::SubflowDown { token: *token, local, remote, error: 0 });
             }
             conn.subs.retain(|s| !over(s));
         }
@@ -505,7 +506,7 @@ impl Many {
     fn down(&mut self, token: u32, at: usize) {
         let Some(conn) = self.conns.get_mut(&token).filter(|conn| at < conn.subs.len()) else { return };
         let sub = conn.subs.remove(at);
-        self.events.push_back(Event::SubflowDown { token, local: sub.local, remote: sub.remote });
+        self.events.push_back(Event::SubflowDown { token, local: sub.local, remote: sub.remote, error: 0 });
     }
 
     fn facts(&self, sub: &Sub) -> Facts {
@@ -1036,6 +1037,7 @@ impl Many {
                     Request::Remove { addrs, .. } => {
                         list.retain(|known| !addrs.iter().any(|gone| addr::covers(gone, &known.addr)));
                     }
+                    _ => {}
                 }
             }
             let sorted = |mut list: Vec<Entry>| {
