@@ -346,7 +346,7 @@ pub mod scoped {
             })*
         };
     }
-    itself!(u8, u16, u32);
+    itself!(bool, u8, u16, u32);
 
     impl<A: Scoped, B: Scoped> Scoped for (A, B) {
         type Form = (A::Form, B::Form);

@@ -46,6 +46,7 @@ impl Engine {
     /// Makes what is into what should be.
     pub(super) fn reconcile(&mut self, handle: Handle, now: Time) {
         self.announce(handle, now);
+        self.share_fate(handle);
         self.expel(handle, now);
         self.retire(handle);
         self.weigh(handle, now);
@@ -122,7 +123,7 @@ impl Engine {
             .filter(|s| !s.closing && !s.surplus && !s.state.asked())
             .filter(|s| !c.allows(&s.local) && !c.leaving(&s.local))
             // The first subflow was routing's choice: replaced, not dropped.
-            .filter(|s| !s.initial || (!c.server && replaceable))
+            .filter(|s| !s.initial || (!c.server && replaceable && !c.shares_fate()))
             .copied()
             .collect();
         let surplus: Vec<Subflow> = c.subflows.iter().filter(|s| s.surplus && !s.closing).copied().collect();
@@ -142,7 +143,10 @@ impl Engine {
     fn retire(&mut self, handle: Handle) {
         let Some(c) = self.open(handle).filter(|c| c.unclaimed.is_none()) else { return };
         let host = &self.host;
-        let lost = |s: &&Subflow| !s.closing && s.local.port() != 0 && !host.usable(&s.from());
+        let spared = c.shares_fate();
+        let lost = |s: &&Subflow| {
+            !s.closing && s.local.port() != 0 && !host.usable(&s.from()) && !(s.initial && spared)
+        };
         let lost: Vec<Subflow> = c.subflows.iter().filter(lost).copied().collect();
         let untold: Vec<(SocketAddr, u8)> =
             c.announced.iter().filter(|(addr, _)| !host.usable(addr)).copied().collect();
@@ -361,7 +365,8 @@ impl Engine {
             return;
         }
         c.bare = c.bare.or(Some(now));
-        if !c.ended && c.end_at(&self.host).is_some_and(|end| end <= now) {
+        let due = c.is_doomed() || c.end_at(&self.host).is_some_and(|end| end <= now);
+        if !c.ended && due {
             c.ended = true;
             self.emit(handle, Action::End, None);
         }

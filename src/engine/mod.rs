@@ -32,7 +32,7 @@ pub use event::{
     Action, Command, Event, Handle, Incident, Key, Notice, Outcome, Request, RequestId, Seen, Time,
 };
 pub use judge::Facts;
-pub use saved::Saved;
+pub use saved::{Saved, Wishes};
 pub use settings::{Mode, PathPolicy, Profile, Redundancy, Setting, Settings, Traffic};
 
 use crate::addr;

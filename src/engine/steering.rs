@@ -37,6 +37,8 @@ pub struct Steering {
     pub opens: Few<Open>,
     /// What the profile has chosen.
     pub choice: Choice,
+    /// Its initial subflow has gone, whose fate it shares.
+    pub doomed: bool,
 }
 
 /// A subflow that was asked for by hand.
@@ -58,6 +60,27 @@ pub struct Open {
     pub error: i32,
 }
 
+impl Open {
+    /// As it is written down.
+    pub fn written(&self) -> (SocketAddr, SocketAddr, bool) {
+        (self.local.unwrap_or(unspecified(&self.remote)), self.remote, self.backup)
+    }
+
+    /// The other way round.
+    pub fn of((local, remote, backup): &(SocketAddr, SocketAddr, bool)) -> Self {
+        Self {
+            request: None,
+            local: Some(*local).filter(|local| !addr::is_wildcard(local)),
+            remote: *remote,
+            backup: *backup,
+            deadline: None,
+            tag: 0,
+            tries: 0,
+            error: 0,
+        }
+    }
+}
+
 /// So often a join is asked for in another way.
 const TRIES: u8 = 6;
 /// Pairs remembered as closed by hand.
@@ -66,7 +89,8 @@ const BARRED_MAX: usize = 64;
 impl Steering {
     /// What must survive a restart.
     pub fn lasting(&self, hasher: &mut impl Hasher) {
-        (self.settings, self.fate_default, self.demanded, &self.pinned, &self.barred).hash(hasher);
+        (self.settings, self.fate_default, self.demanded, self.doomed).hash(hasher);
+        (&self.pinned, &self.barred).hash(hasher);
         self.queued().for_each(|open| (open.local, open.remote, open.backup).hash(hasher));
     }
 
@@ -78,7 +102,7 @@ impl Steering {
     /// Nothing is asked for.
     fn is_idle(&self) -> bool {
         let by_hand = self.pinned.len() + self.barred.len() + self.opens.len();
-        self.settings == Settings::default() && !self.fate_default && by_hand == 0
+        self.settings == Settings::default() && !self.fate_default && !self.doomed && by_hand == 0
     }
 
     /// What a listener's connections get of it.
@@ -96,6 +120,11 @@ impl Connection {
     /// Whether the connection ends with its initial subflow.
     pub fn shares_fate(&self) -> bool {
         self.steering.as_ref().is_some_and(|s| s.settings.fate_sharing.unwrap_or(s.fate_default))
+    }
+
+    /// Whether it is to end, as its initial subflow has.
+    pub(super) fn is_doomed(&self) -> bool {
+        self.steering.as_ref().is_some_and(|steering| steering.doomed)
     }
 
     /// What was asked for, to be added to.
@@ -150,7 +179,9 @@ impl Connection {
     /// How many more subflows may be made without being asked for one by one.
     pub(super) fn room(&self, host: &Host) -> usize {
         let Some(steering) = &self.steering else { return SUBFLOWS_MAX.saturating_sub(self.staying(host)) };
-        let most = if self.has_demand() {
+        let most = if steering.doomed {
+            0
+        } else if self.has_demand() {
             self.limit().min(steering.choice.most(steering.settings.profile))
         } else if steering.settings.policy.mode == Mode::Manual {
             0
@@ -229,7 +260,7 @@ impl Connection {
 
     /// Checks what is to be opened by hand.
     fn check_open(&self, host: &Host, open: &Open) -> Result<()> {
-        if self.phase != Phase::Open || self.ready == Ready::Over {
+        if self.phase != Phase::Open || self.ready == Ready::Over || self.is_doomed() {
             return Err(not_connected());
         }
         if let Some(local) = open.local {
@@ -291,7 +322,7 @@ impl Engine {
         if remote.port() == 0 {
             remote = addr::with_port(remote, initial.port());
         }
-        let open = Open { request, local, remote, backup, deadline, tag: 0, tries: 0, error: 0 };
+        let open = Open { request, local, deadline, ..Open::of(&(remote, remote, backup)) };
         c.check_open(&self.host, &open)?;
         if let Some(local) = open.local {
             let steering = c.steering();
@@ -337,6 +368,23 @@ impl Engine {
         c.unpin(&subflow.local, &subflow.remote);
         c.steering().pinned.push((subflow.local, subflow.remote, backup));
         Ok(())
+    }
+
+    /// Ends with the initial subflow what shares its fate. That is the peer's or
+    /// the network's doing, or the application's: we close none of these by
+    /// ourselves.
+    pub(super) fn share_fate(&mut self, handle: Handle) {
+        let Some(c) = self.open(handle).filter(|c| c.shares_fate() && !c.is_unclaimed()) else { return };
+        let ends = c.is_doomed() || !c.has_initial();
+        let all: Vec<Subflow> =
+            c.subflows.iter().filter(|s| ends && !s.closing && !s.state.asked()).copied().collect();
+        if ends {
+            if let Some(c) = self.connections.get_mut(&handle) {
+                c.steering().doomed = true;
+            }
+            self.fail_opens(handle, &not_connected());
+            self.destroy(handle, &all);
+        }
     }
 
     /// Sees whether time or volume has made a demand.

@@ -133,6 +133,7 @@ impl Engine {
         let moved = looks.iter().map(|(_, _, look)| look.facts.moved());
         c.note_moved(moved.fold(0, u64::saturating_add));
         let mut dead = Vec::new();
+        let spared = c.shares_fate();
         for (at, (local, remote, look)) in looks.iter().enumerate() {
             let named = |s: &&mut Subflow| s.up() && s.local == *local && s.remote == *remote;
             let Some(subflow) = c.subflows.iter_mut().find(named) else { continue };
@@ -146,6 +147,7 @@ impl Engine {
             match subflow.path.verdict(look, others) {
                 Verdict::Alive => {}
                 Verdict::Suspect(when) => next = next.min(when.saturating_sub(now).max(SOON)),
+                Verdict::Dead if subflow.initial && spared => {}
                 Verdict::Dead => dead.push(*subflow),
             }
         }
