@@ -23,6 +23,7 @@
 //! ```
 
 pub mod addr;
+mod advanced;
 pub mod caps;
 mod connect;
 pub mod engine;
@@ -34,6 +35,7 @@ pub mod options;
 mod path;
 mod pending;
 mod quick;
+mod redundancy;
 mod socket;
 mod stats;
 pub mod stream;
@@ -42,8 +44,10 @@ pub mod wire;
 #[cfg(feature = "capi")]
 pub mod capi;
 
+pub use advanced::{close_subflow, open_subflow, set, set_backup, settings};
 pub use caps::{Capabilities, capabilities};
 pub use connect::connect;
+pub use engine::{Mode, PathPolicy, Profile, Redundancy, Setting, Settings, Traffic};
 pub use error::{Errno, Error, KernelResult, Result};
 pub use kernel::info::TcpInfo;
 pub use path::{BROKER_SOCKET, Backend, Control};

@@ -11,6 +11,7 @@ mod also;
 mod events;
 mod options;
 mod stats;
+mod subflows;
 mod types;
 
 pub use addresses::*;
@@ -18,6 +19,7 @@ pub use also::*;
 pub use events::*;
 pub use options::*;
 pub use stats::*;
+pub use subflows::*;
 pub use types::*;
 
 use crate::error::{Error, Result};

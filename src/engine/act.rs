@@ -145,7 +145,8 @@ impl Engine {
         let host = &self.host;
         let spared = c.shares_fate();
         let lost = |s: &&Subflow| {
-            !s.closing && s.local.port() != 0 && !host.usable(&s.from()) && !(s.initial && spared)
+            let named = !s.closing && s.local.port() != 0;
+            named && !host.usable(&s.from()) && (!s.initial || !spared)
         };
         let lost: Vec<Subflow> = c.subflows.iter().filter(lost).copied().collect();
         let untold: Vec<(SocketAddr, u8)> =

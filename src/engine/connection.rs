@@ -131,6 +131,14 @@ pub struct Peer {
     pub addr: SocketAddr,
 }
 
+impl Peer {
+    /// Whether the peer itself has shown this address, with this port or, for
+    /// 0, any.
+    pub fn shows(&self, addr: &SocketAddr) -> bool {
+        self.id.is_some() && addr::covers(addr, &self.addr)
+    }
+}
+
 /// A pair that did not work, and when to try it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failure {

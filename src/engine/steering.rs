@@ -117,6 +117,11 @@ impl Connection {
         self.steering.as_ref().map_or_else(Settings::default, |steering| steering.settings)
     }
 
+    /// The same where the application says nothing.
+    pub fn fate_default(&self) -> bool {
+        self.steering.as_ref().is_some_and(|steering| steering.fate_default)
+    }
+
     /// Whether the connection ends with its initial subflow.
     pub fn shares_fate(&self) -> bool {
         self.steering.as_ref().is_some_and(|s| s.settings.fate_sharing.unwrap_or(s.fate_default))
