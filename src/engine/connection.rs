@@ -98,7 +98,7 @@ pub struct Subflow {
     /// The peer made it, beyond the limit.
     pub surplus: bool,
     /// It was opened by hand.
-    pub(super) hand: bool,
+    pub hand: bool,
     pub(super) path: Path,
     /// The command that asked for it, 0 where we didn't.
     pub(super) tag: u64,

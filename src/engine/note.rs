@@ -171,7 +171,6 @@ pub(super) fn down(
 ) -> Option<Subflow> {
     let at = position(c, local, remote)?;
     let subflow = c.subflows.remove(at);
-    c.unpin(&subflow.local, &subflow.remote);
     c.note_error(subflow.tag, error);
     if subflow.closing {
         // As we asked for.

@@ -137,8 +137,15 @@ impl Connection {
         self.steering.get_or_insert_default()
     }
 
-    /// Drops what says nothing.
+    /// Drops what says nothing, or of what is gone.
     pub(super) fn tidy(&mut self) {
+        if let Some(steering) = self.steering.as_mut().filter(|_| self.phase == Phase::Open && !self.blind) {
+            let subflows = &self.subflows;
+            let there = |pin: &(SocketAddr, SocketAddr, bool)| {
+                subflows.iter().any(|s| s.local == pin.0 && s.remote == pin.1)
+            };
+            steering.pinned.retain(there);
+        }
         if self.steering.as_ref().is_some_and(|steering| steering.is_idle()) {
             self.steering = None;
         }
