@@ -16,7 +16,7 @@ SONAME := libmptcpapi.so.$(SOVERSION)
 SOFILE := $(SONAME).$(VERSION)
 
 .PHONY: all stage lib daemon header check-header check-header-counted install check check-rust check-c check-python check-go \
-	check-man check-switch check-fuzz fuzz demo bench clean help deps
+	check-man check-docs check-examples check-switch check-fuzz fuzz demo bench clean help deps
 
 all: lib daemon $(BUILD)/mptcpapi.pc
 
@@ -143,6 +143,12 @@ check-go: lib daemon
 
 check-man:
 	man/check
+
+check-docs:
+	docs/check
+
+check-examples: lib daemon
+	tests/examples
 
 check-switch: lib
 	tests/switch

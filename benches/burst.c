@@ -9,7 +9,7 @@
  *   open N    to make N connections one after the other and send a byte on each:
  *             "opened START END FAILED", in microseconds of CLOCK_REALTIME; then it
  *             steps its backend if it has to
- *   check     whether each has two subflows now, by the kernel's list: "have COUNT"
+ *   check     whether each has exactly two subflows now, by the kernel's list: "have COUNT"
  *   close     to end them all at once: "closed"
  *
  * The other watches the joins arrive in the server's namespace; several of the
@@ -55,7 +55,7 @@ static int have_two(void)
 	int two = 0;
 
 	for (int i = 0; i < held; i++)
-		two += subflows_up(fds[i]) >= 2;
+		two += subflows_up(fds[i]) == 2;
 	return two;
 }
 

@@ -4,6 +4,7 @@
  * and "remove ADDRESS", lines on standard input, change the addresses meanwhile. */
 #define _POSIX_C_SOURCE 200809L
 #include "example.h"
+#include "sha256.h"
 
 static int list_subflows(int fd, int before)
 {

@@ -7,15 +7,18 @@ and checks what comes back. "add ADDRESS" and "remove ADDRESS", lines on
 standard input, change the addresses meanwhile.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
+import socket
 import sys
 import threading
 
 import mptcpapi
 
 
-def send(sock, count, digest):
+def send(sock: socket.socket, count: int, digest: hashlib._Hash) -> None:
     """Send random bytes."""
     while count:
         data = os.urandom(min(count, 1 << 16))
@@ -24,7 +27,7 @@ def send(sock, count, digest):
         count -= len(data)
 
 
-def obey(sock):
+def obey(sock: socket.socket) -> None:
     """Change the connection's addresses as standard input says."""
     for line in sys.stdin:
         try:
@@ -34,7 +37,7 @@ def obey(sock):
             print(f"{line.strip()}: {error}", file=sys.stderr)
 
 
-def list_subflows(sock, before):
+def list_subflows(sock: socket.socket, before: int) -> int:
     """List the subflows if their number has changed."""
     paths = mptcpapi.subflows(sock)
     if len(paths) != before:
@@ -43,7 +46,7 @@ def list_subflows(sock, before):
     return len(paths)
 
 
-def main():
+def main() -> int:
     if len(sys.argv) < 5:
         sys.exit(__doc__)
     server, port, count, *local = sys.argv[1:]

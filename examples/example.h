@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What client.c and server.c have in common. */
+/* What the programs in C have in common. */
 #include <mptcp.h>
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include "sha256.h"
 
 /* why is mptcp_errmsg() after a call of the library, strerror(errno) after any other. */
 static void die(const char *what, const char *why)

@@ -237,9 +237,6 @@ fn bind(socket: &Socket<'_>, local: &SocketAddr) -> Result<()> {
         }
         errno => Error::kernel(errno, &format!("binding to {local}")),
     })?;
-    if let Some(control) = path::existing(socket) {
-        control.bound_by_us(socket, *local);
-    }
     Ok(())
 }
 

@@ -4,11 +4,13 @@
 //! A program makes its sockets multipath ([`enable`], [`socket()`]), says which
 //! local addresses its connection may use ([`add`], [`remove`]), connects
 //! ([`connect`]) and looks at what became of it ([`enabled`], [`subflows`],
-//! [`connection_id`], [`all_stats`]). Queries need no privilege; controlling paths needs
-//! CAP_NET_ADMIN over the network namespace.
+//! [`connection_id`], [`all_stats`]). Queries need no privilege. Paths are controlled by
+//! somebody who has CAP_NET_ADMIN over the network namespace: the broker,
+//! mptcpapid, for every user whom its policy allows it, or the process itself;
+//! [`capabilities`] tells who does, and why not.
 //!
 //! The C interface (`mptcp.h`) is built on the same functions; its manual is
-//! `docs/` and the header. Errors carry an errno and words: see [`Error`].
+//! mptcp(7). Errors carry an errno and words: see [`Error`].
 //!
 //! ```no_run
 //! use std::os::fd::AsFd;

@@ -9,7 +9,6 @@ use crate::engine::Entry;
 use crate::error::{Errno, Error, Result};
 use crate::kernel::sockopt::{self, Listed};
 use crate::kernel::{diag, route, uapi};
-use crate::manager;
 use crate::options;
 use crate::path::{self, PathControl};
 use crate::pending;
@@ -309,8 +308,7 @@ pub fn enable(fd: impl AsFd, on: bool) -> Result<()> {
         let fresh = fresh_socket(&socket, on)?;
         let control = path::existing(&socket).filter(|_| !on);
         // What ADD has bound goes with the list.
-        let bound = !control.is_some_and(|control| bound_by_us(control, &socket));
-        options::carry(&socket, fresh.as_fd(), bound)?;
+        options::carry(&socket, fresh.as_fd(), socket.bound_late().is_none())?;
         // What can fail comes before the descriptor changes; the new socket's
         // identity stays what it is.
         let next = Socket { fd: fresh.as_fd(), v6: socket.v6, mptcp: on };
@@ -326,12 +324,6 @@ pub fn enable(fd: impl AsFd, on: bool) -> Result<()> {
         pending::note(socket.fd);
     }
     Ok(())
-}
-
-/// Whether it was the library that bound the socket.
-fn bound_by_us(control: &dyn PathControl, socket: &Socket<'_>) -> bool {
-    let ours = control.facts(socket).bound;
-    ours.is_some() && manager::bound_by_application(socket, ours).is_none()
 }
 
 fn bound_to_something(socket: &Socket<'_>) -> bool {

@@ -45,7 +45,8 @@ impl<'fd> Socket<'fd> {
             errno => Error::kernel(errno, "asking the socket's family"),
         })?;
         let protocol = ask(libc::SO_PROTOCOL).unwrap_or(0);
-        let stream = ask(libc::SO_TYPE) == Ok(libc::SOCK_STREAM);
+        // MPTCP has no other type.
+        let stream = protocol == libc::IPPROTO_MPTCP || ask(libc::SO_TYPE) == Ok(libc::SOCK_STREAM);
         let inet = domain == libc::AF_INET || domain == libc::AF_INET6;
         if !inet || !stream || (protocol != libc::IPPROTO_TCP && protocol != libc::IPPROTO_MPTCP) {
             return Err(Error::new(libc::EOPNOTSUPP, SUPPORTED));
@@ -63,32 +64,33 @@ impl<'fd> Socket<'fd> {
 
     /// How far it is; takes no lock of the socket but getpeername's.
     pub fn stage(&self) -> Result<Stage> {
-        if sockopt::get_int(self.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1) {
-            return Ok(Stage::Listening);
-        }
-        if sockopt::peername(self.fd).is_ok() {
-            return Ok(Stage::Connected);
-        }
         let events = loop {
             match sockopt::poll(self.fd, libc::POLLRDHUP, 0) {
                 Err(Errno(libc::EINTR)) => {}
                 // More than RLIMIT_NOFILE allows, even one.
-                Err(Errno(libc::EINVAL)) => break libc::POLLHUP,
-                other => break other.map_err(|e| Error::kernel(e, "polling the socket"))?,
+                Err(Errno(libc::EINVAL)) => break None,
+                other => break Some(other.map_err(|e| Error::kernel(e, "polling the socket"))?),
             }
         };
         // tcp_poll and mptcp_poll: hung up in the state CLOSE, and shut down
         // once there was something to shut down.
-        Ok(match (events & libc::POLLHUP != 0, events & (libc::POLLRDHUP | libc::POLLERR) != 0) {
-            (false, _) => Stage::Connecting,
-            // The peer's key is forgotten by connect(AF_UNSPEC) only.
-            (true, false)
-                if sockopt::info(self.fd).is_ok_and(|info| info.flags & uapi::INFO_REMOTE_KEY != 0) =>
-            {
-                Stage::Ended
+        let closed = events.is_none_or(|events| events & libc::POLLHUP != 0);
+        let shut = events.is_some_and(|events| events & (libc::POLLRDHUP | libc::POLLERR) != 0);
+        if events.is_none() || !closed || shut {
+            if sockopt::get_int(self.fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1) {
+                return Ok(Stage::Listening);
             }
-            (true, false) => Stage::Unconnected,
+            if sockopt::peername(self.fd).is_ok() {
+                return Ok(Stage::Connected);
+            }
+        }
+        // The peer's key is forgotten by connect(AF_UNSPEC) only.
+        let was = || sockopt::info(self.fd).is_ok_and(|info| info.flags & uapi::INFO_REMOTE_KEY != 0);
+        Ok(match (closed, shut) {
+            (false, _) => Stage::Connecting,
             (true, true) => Stage::Ended,
+            (true, false) if was() => Stage::Ended,
+            (true, false) => Stage::Unconnected,
         })
     }
 
@@ -136,10 +138,39 @@ impl<'fd> Socket<'fd> {
         result
     }
 
+    /// The specific address that the socket is bound to, and whether
+    /// [`Socket::late_bind`] did that: who binds without choosing a port has
+    /// that option set, and here alone it is set no more.
+    pub(crate) fn bound(&self) -> Option<(SocketAddr, bool)> {
+        let name = sockopt::sockname(self.fd).ok().map(addr::canonical);
+        let name = name.filter(|name| !addr::is_wildcard(name))?;
+        let no_port = || sockopt::get_int(self.fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT);
+        Some((name, name.port() == 0 && no_port() == Ok(0)))
+    }
+
+    /// What the library has bound the unconnected socket to.
+    pub(crate) fn bound_late(&self) -> Option<SocketAddr> {
+        self.bound().filter(|(_, late)| *late).map(|(name, _)| name)
+    }
+
+    /// What the application, not the library, has bound it to.
+    pub(crate) fn bound_by_application(&self) -> Option<SocketAddr> {
+        self.bound().filter(|(_, late)| !late).map(|(name, _)| name)
+    }
+
+    fn ifindex(&self) -> Option<u32> {
+        let index = sockopt::get_int(self.fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX).ok()?;
+        u32::try_from(index).ok().filter(|index| *index != 0)
+    }
+
+    /// Whether it is bound to a device.
+    pub(crate) fn on_device(&self) -> bool {
+        self.ifindex().is_some()
+    }
+
     /// The device the socket is bound to and its addresses.
     pub(crate) fn device(&self) -> Option<Device> {
-        let index = sockopt::get_int(self.fd, libc::SOL_SOCKET, libc::SO_BINDTOIFINDEX).ok()?;
-        let ifindex = u32::try_from(index).ok().filter(|index| *index != 0)?;
+        let ifindex = self.ifindex()?;
         let addrs = route::host_addresses().unwrap_or_default();
         let addrs = addrs.into_iter().filter(|host| host.ifindex == ifindex).map(|host| host.addr);
         Some(Device { ifindex, addrs: addrs.collect() })

@@ -96,8 +96,6 @@ pub enum Ask {
     Control,
     /// What is known of it?
     Facts,
-    /// The library has bound it.
-    Bound(#[serde(with = "scoped")] SocketAddr),
     /// An attempt to connect has failed and it was disconnected.
     Disconnected,
     /// Nothing that was asked of it counts any more.
@@ -178,7 +176,7 @@ pub enum Told {
         listen: bool,
     },
     /// To [`Ask::BeforeConnect`]: bind to one of these, best first; `None`: to
-    /// nothing else than now.
+    /// nothing else than now. To [`Ask::Add`] where that is known already.
     Start(#[serde(with = "scoped")] Option<Vec<SocketAddr>>),
     /// To [`Ask::Control`]: by us, or by the in-kernel path manager.
     Control(Option<bool>),
@@ -190,9 +188,6 @@ pub enum Told {
         /// Addresses of the peer, announced or named.
         #[serde(with = "scoped")]
         peers: Vec<SocketAddr>,
-        /// What the library bound it to.
-        #[serde(with = "scoped")]
-        bound: Option<SocketAddr>,
     },
     /// To a subscriber.
     Happened(Event),
@@ -244,7 +239,6 @@ impl Ask {
                 Ok(Call::Pin { local, remote, backup })
             }
             Self::Hello
-            | Self::Bound(_)
             | Self::Disconnected
             | Self::Forget
             | Self::Closed(_)
@@ -307,9 +301,7 @@ impl From<Result<manager::Answer>> for Told {
             Ok(Answer::Start(Start::From(choices))) => Self::Start(Some(choices)),
             Ok(Answer::Control(Control::Unknown)) => Self::Control(None),
             Ok(Answer::Control(control)) => Self::Control(Some(control == Control::Connection)),
-            Ok(Answer::Facts(facts)) => {
-                Self::Facts { list: facts.list, peers: facts.peers, bound: facts.bound }
-            }
+            Ok(Answer::Facts(facts)) => Self::Facts { list: facts.list, peers: facts.peers },
             Ok(Answer::Settings(settings)) => Self::Settings(settings),
         }
     }
@@ -328,7 +320,7 @@ impl Told {
             Self::Control(None) => Answer::Control(Control::Unknown),
             Self::Control(Some(true)) => Answer::Control(Control::Connection),
             Self::Control(Some(false)) => Answer::Control(Control::Kernel),
-            Self::Facts { list, peers, bound } => Answer::Facts(Facts { list, peers, bound }),
+            Self::Facts { list, peers } => Answer::Facts(Facts { list, peers }),
             Self::Settings(settings) => Answer::Settings(settings),
             Self::Refused { .. } | Self::Welcome { .. } | Self::Happened(_) | Self::Over => {
                 return Err(Error::new(libc::EIO, "the broker gave an answer that fits no question"));

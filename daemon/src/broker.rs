@@ -158,6 +158,8 @@ pub struct Broker {
     /// Clients that have said something.
     calling: Turns<ClientId>,
     tasks: Turns<Task>,
+    /// Jobs that nobody waits for: looks.
+    chores: Turns<Task>,
     /// What is to be closed, when nothing better is to be done.
     rubbish: Turns<Task>,
     taken: u64,
@@ -236,6 +238,7 @@ impl Broker {
             deadlines: BTreeSet::new(),
             calling: Turns::default(),
             tasks: Turns::default(),
+            chores: Turns::default(),
             rubbish: Turns::default(),
             taken: 0,
             room: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft as usize),
@@ -385,20 +388,23 @@ impl Broker {
         self.fill();
         let room = |user| self.crew.has_room(user);
         self.taken += 1;
-        // Now and then what is to be closed, whatever else there is to do.
-        if self.taken % 16 == 0
-            && let Some(task) = self.rubbish.pop(room)
-        {
-            return Some(task);
-        }
-        self.tasks.pop(room).or_else(|| self.rubbish.pop(room))
+        // Now and then the others, whatever there is to do.
+        let first = match self.taken % 16 {
+            0 => self.rubbish.pop(room),
+            4 | 8 | 12 => self.chores.pop(room),
+            _ => None,
+        };
+        first
+            .or_else(|| self.tasks.pop(room))
+            .or_else(|| self.chores.pop(room))
+            .or_else(|| self.rubbish.pop(room))
     }
 
     /// Whether there is one.
     pub fn has_tasks(&mut self) -> bool {
         self.fill();
         let room = |user| self.crew.has_room(user);
-        self.tasks.any(room) || self.rubbish.any(room)
+        self.tasks.any(room) || self.chores.any(room) || self.rubbish.any(room)
     }
 
     /// Takes the manager's jobs.
@@ -414,7 +420,8 @@ impl Broker {
                 }
                 (None, Lane::Namespace) => NOBODY,
             };
-            self.tasks.push(user, Task::Job { job: Box::new(job), fd, user });
+            let queue = if job.work.is_look() { &mut self.chores } else { &mut self.tasks };
+            queue.push(user, Task::Job { job: Box::new(job), fd, user });
         }
     }
 
@@ -473,12 +480,13 @@ impl Broker {
 
     /// Takes what has happened.
     pub fn turn(&mut self, events: &[EpollEvent]) {
+        let mut happened = false;
         for event in events {
             match event.data() {
                 LISTENER => self.admit(),
                 SIGNALS => self.signalled(),
                 ROUSE => drop(self.rouse.read()),
-                EVENTS => {}
+                EVENTS => happened = true,
                 WARDEN => {
                     self.cut += u64::from(self.warden.ended());
                 }
@@ -495,7 +503,11 @@ impl Broker {
             let Some(client) = self.next_caller() else { break };
             self.heed(client);
         }
-        self.manager.step();
+        if happened {
+            self.manager.step();
+        } else {
+            self.manager.tick();
+        }
         self.tell_subscribers();
         for Ended { user, fd, parting } in self.finish_calls() {
             match Arc::try_unwrap(fd) {
@@ -704,14 +716,6 @@ impl Broker {
             Err(error) => return Some((error, fd)),
         };
         let call = match ask {
-            Ask::Bound(addr) => {
-                // Of a socket that nothing was asked of nothing is kept.
-                if self.manager.prepared(&key).switched {
-                    self.manager.note_bound(key, Some(addr));
-                    self.note(&key);
-                }
-                None
-            }
             Ask::Disconnected => {
                 self.manager.note_unswitched(&key);
                 self.note(&key);
@@ -794,7 +798,7 @@ impl Broker {
             Error::new(libc::EACCES, format!("the broker's policy forbids this user to {what} {}", addr.ip()))
         };
         if let Ask::Add(entries) = ask {
-            let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
+            let listens = || sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
             for entry in entries {
                 let ip = entry.addr.ip().to_canonical();
                 let interface = self.links.holder(&entry.addr);
@@ -802,7 +806,7 @@ impl Broker {
                     return Err(forbidden(&entry.addr, "use"));
                 }
                 if entry.advertise && !rights.may_advertise(ip, interface) {
-                    if listens || !entry.subflow {
+                    if !entry.subflow || listens() {
                         return Err(forbidden(&entry.addr, "advertise"));
                     }
                     // A client's list need not be advertised.

@@ -114,8 +114,6 @@ struct Written {
     foreign: bool,
     unclaimed: bool,
     switched: bool,
-    #[serde(with = "scoped")]
-    bound_by_us: Option<SocketAddr>,
     virgin: bool,
     owner: Option<Owner>,
 }
@@ -146,7 +144,6 @@ impl From<&Item> for Written {
             foreign: saved.foreign,
             unclaimed: saved.unclaimed,
             switched: item.prepared.switched,
-            bound_by_us: item.prepared.bound,
             virgin: item.prepared.virgin,
             owner: item.owner,
         }
@@ -184,11 +181,7 @@ impl From<Written> for Item {
                 foreign: written.foreign,
                 unclaimed: written.unclaimed,
             },
-            prepared: Prepared {
-                switched: written.switched,
-                bound: written.bound_by_us,
-                virgin: written.virgin,
-            },
+            prepared: Prepared { switched: written.switched, virgin: written.virgin },
             owner: written.owner,
         }
     }
@@ -452,7 +445,7 @@ mod tests {
                 foreign: false,
                 unclaimed: false,
             },
-            prepared: Prepared { switched: true, bound: Some(addr(n)), virgin: false },
+            prepared: Prepared { switched: true, virgin: false },
             owner: Some(Owner { uid: 5, pid: 6 }),
         }
     }

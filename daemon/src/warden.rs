@@ -3,6 +3,7 @@
 //! thread that opened it.
 
 use mptcpapi::kernel::latch::{Undo, Warden};
+use mptcpapi::manager::Manager;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,11 +13,21 @@ use std::time::Duration;
 const LONGEST: Duration = Duration::from_millis(1);
 
 /// A timer, and what to undo when it ends: one window is open at a time.
+///
+/// A window takes microseconds, so it would cost much to set the timer for
+/// each: it runs on, and when it ends it closes the window that it was set for
+/// or is set again for a later one.
 #[derive(Debug)]
 pub struct Timer {
     timer: TimerFd,
-    open: Mutex<Option<Undo>>,
+    state: Mutex<State>,
     name: u16,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<(Duration, Undo)>,
+    running: bool,
 }
 
 impl AsFd for Timer {
@@ -29,39 +40,48 @@ impl Timer {
     /// A timer that doesn't run, of the broker of this name.
     pub fn new(name: u16) -> nix::Result<Self> {
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
-        Ok(Self { timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?, open: Mutex::new(None), name })
+        Ok(Self { timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?, state: Mutex::default(), name })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Undo>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: &mut State, time: Duration) {
+        let once = Expiration::OneShot(TimeSpec::from_duration(time));
+        state.running = self.timer.set(once, TimerSetTimeFlags::empty()).is_ok();
     }
 
     /// The timer has ended; whether a window had to be closed.
     pub fn ended(&self) -> bool {
         // Read only where it has ended, so this waits for nothing.
         let _ = self.timer.wait();
-        let mut open = self.lock();
-        let late = open.take();
-        let was_open = late.is_some();
-        // With the lock held: whoever opened it must not think it still is.
-        if let Some(late) = late {
-            late.undo();
+        let mut state = self.lock();
+        state.running = false;
+        let Some((until, late)) = state.open.take() else { return false };
+        let left = until.saturating_sub(Manager::now());
+        if !left.is_zero() {
+            state.open = Some((until, late));
+            self.set(&mut state, left);
+            return false;
         }
-        was_open
+        // With the lock held: whoever opened it must not think it still is.
+        late.undo();
+        true
     }
 }
 
 impl Warden for Timer {
     fn opened(&self, undo: Undo) {
-        *self.lock() = Some(undo);
-        let once = Expiration::OneShot(TimeSpec::from_duration(LONGEST));
-        let _ = self.timer.set(once, TimerSetTimeFlags::empty());
+        let mut state = self.lock();
+        state.open = Some((Manager::now().saturating_add(LONGEST), undo));
+        if !state.running {
+            self.set(&mut state, LONGEST);
+        }
     }
 
     fn closed(&self) -> bool {
-        let open = self.lock().take().is_some();
-        let _ = self.timer.unset();
-        open
+        self.lock().open.take().is_some()
     }
 
     fn name(&self) -> u16 {

@@ -51,7 +51,6 @@ fn messages() -> Vec<Vec<u8>> {
         Ask::Take,
         Ask::Control,
         Ask::Facts,
-        Ask::Bound(([10, 1, 0, 1], 5).into()),
         Ask::Disconnected,
         Ask::Forget,
         Ask::Closed(vec![wire::Key { cookie: 1 << 40, inode: 70_000 }; 2]),

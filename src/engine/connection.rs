@@ -411,6 +411,15 @@ impl Connection {
         self.subflows.iter().any(|s| s.up() && addr::same(&s.from(), &local) && addr::same(&s.to(), &remote))
     }
 
+    /// Whether these pairs are all its subflows and all are up, as is known:
+    /// then a [`Event::Snapshot`](super::Event::Snapshot) would tell nothing.
+    pub fn is_settled_with(&self, pairs: &[(SocketAddr, SocketAddr)]) -> bool {
+        self.ready == Ready::Yes
+            && !pairs.is_empty()
+            && pairs.len() == self.subflows.len()
+            && pairs.iter().all(|(local, remote)| self.has_up(local, remote))
+    }
+
     /// Whether a subflow between the two was asked for as backup.
     pub fn has_backup(&self, local: &SocketAddr, remote: &SocketAddr) -> bool {
         let (local, remote) = (addr::canonical(*local), addr::canonical(*remote));

@@ -84,7 +84,8 @@ pub enum Call {
 pub enum Answer {
     /// In force, or accepted for later.
     Done,
-    /// For [`Call::BeforeConnect`].
+    /// For [`Call::BeforeConnect`]; for [`Call::Add`] where it is known what
+    /// that would say.
     Start(Start),
     /// For [`Call::Control`].
     Control(Control),
@@ -101,8 +102,6 @@ pub struct Facts {
     pub list: Option<Vec<SocketAddr>>,
     /// Addresses of the peer, announced or named.
     pub peers: Vec<SocketAddr>,
-    /// What the library bound it to.
-    pub bound: Option<SocketAddr>,
 }
 
 /// A call with what is known of its socket so far.
@@ -170,6 +169,8 @@ pub struct Sight {
     pub switched: Option<Switched>,
     /// What the application bound it to.
     pub binding: Option<(Option<SocketAddr>, Option<Device>)>,
+    /// What we have bound it to.
+    pub late: Option<SocketAddr>,
     /// The connection, where the engine had not seen it begin.
     pub snapshot: Option<Event>,
     /// This host's addresses, where a start may be chosen from them.
@@ -189,13 +190,13 @@ pub struct Sight {
 pub struct Switched {
     /// It was never disconnected, which the kernel shows.
     pub virgin: bool,
+    /// MPTCP_INFO tells the program itself whether it still is.
+    pub shown: bool,
 }
 
 /// What became of a list's consequences.
 #[derive(Clone, Debug)]
 pub struct Settled {
-    /// What the library has bound the socket to now.
-    pub bound: Option<SocketAddr>,
     /// It was given back to the namespace's path manager.
     pub released: bool,
     /// Why it could not be.
@@ -232,6 +233,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
         lost,
         switched: None,
         binding: None,
+        late: None,
         snapshot: None,
         host: Vec::new(),
         control: Control::Unknown,
@@ -250,7 +252,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
             Stage::Listening => {
                 sight.held = serve(hands, &asked)?;
                 check(&socket, known, entries, true, asked.leave.local)?;
-                sight.binding = Some((None, binding(&socket, &asked.prepared).1));
+                sight.binding = Some((None, binding(&socket).1));
             }
             Stage::Connecting => {
                 if !known.is_some_and(|c| c.listed) {
@@ -289,13 +291,13 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
             }
         }
         Call::RespectBinding => {
-            let bound = binding(&socket, &asked.prepared);
+            let bound = binding(&socket);
             if bound.0.is_some() || bound.1.is_some() {
                 switch(hands, &socket, &asked, &mut sight)?;
             }
         }
         Call::BeforeConnect(peers) => {
-            let bound = binding(&socket, &asked.prepared);
+            let bound = binding(&socket);
             let free = bound.0.is_none() && bound.1.is_none();
             let steered = known.is_some_and(Connection::steers);
             if steered || !free || peers.len() > 1 {
@@ -329,7 +331,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
             Stage::Unconnected => switch(hands, &socket, &asked, &mut sight)?,
             Stage::Listening => {
                 sight.held = serve(hands, &asked)?;
-                sight.binding = Some((None, binding(&socket, &asked.prepared).1));
+                sight.binding = Some((None, binding(&socket).1));
             }
             Stage::Connecting if !asked.prepared.switched => {
                 let words =
@@ -420,7 +422,9 @@ fn show(hands: &mut Hands, socket: &Socket<'_>, key: Key, stage: Stage, token: u
 
 /// Puts an unconnected socket under control.
 fn switch(hands: &mut Hands, socket: &Socket<'_>, asked: &Asked, sight: &mut Sight) -> Result<()> {
-    sight.binding = Some(binding(socket, &asked.prepared));
+    let bound = socket.bound();
+    sight.late = bound.filter(|(_, late)| *late).map(|(addr, _)| addr);
+    sight.binding = Some((bound.filter(|(_, late)| !*late).map(|(addr, _)| addr), socket.device()));
     sight.switched = Some(hands.switch(socket.fd, asked.prepared)?);
     Ok(())
 }
@@ -493,9 +497,9 @@ fn connection(
 /// Binds the socket as its list wants it, and gives it back where nothing
 /// steers it any more. `known` is the state after the engine's answer.
 pub fn settle(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Settled {
-    let mut settled = Settled { bound: asked.prepared.bound, released: false, result: Ok(()) };
+    let mut settled = Settled { released: false, result: Ok(()) };
     let (Ok(socket), Some(known)) = (Socket::of(fd), &asked.known) else { return settled };
-    settled.bound = adjust_bind(&socket, known, settled.bound);
+    adjust_bind(&socket, known);
     if !known.steers() && asked.prepared.switched {
         settled.result = hands.release(fd);
         settled.released = settled.result.is_ok();
@@ -503,19 +507,23 @@ pub fn settle(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Settled {
     settled
 }
 
-/// What the application bound an unconnected socket to: an address, a device.
-fn binding(socket: &Socket<'_>, prepared: &Prepared) -> (Option<SocketAddr>, Option<Device>) {
-    (bound_by_application(socket, prepared.bound), socket.device())
+/// Whether [`settle`] has something to do for an unconnected socket that was
+/// found with `late`. `known` is the state after the engine's answer.
+pub fn is_unsettled(known: &Connection, late: Option<SocketAddr>) -> bool {
+    match late {
+        _ if !known.steers() => true,
+        Some(ours) => !is_listed(known, &ours),
+        None => known.entries.len() == 1,
+    }
 }
 
-/// The specific address that the application, not the library, bound it to.
-pub fn bound_by_application(socket: &Socket<'_>, ours: Option<SocketAddr>) -> Option<SocketAddr> {
-    let name = sockopt::sockname(socket.fd).ok().map(addr::canonical);
-    name.filter(|name| {
-        // Ours has no port yet: the application's always has one.
-        let by_us = name.port() == 0 && ours.is_some_and(|ours| addr::same_ip(&ours, name));
-        !addr::is_wildcard(name) && !by_us
-    })
+fn is_listed(known: &Connection, addr: &SocketAddr) -> bool {
+    known.entries.iter().any(|entry| addr::same_ip(&entry.addr, addr))
+}
+
+/// What the application bound an unconnected socket to: an address, a device.
+fn binding(socket: &Socket<'_>) -> (Option<SocketAddr>, Option<Device>) {
+    (socket.bound_by_application(), socket.device())
 }
 
 /// Every address must be of this host and of a family the socket can use, and
@@ -569,31 +577,24 @@ fn cannot_bind(errno: Errno, addr: &SocketAddr) -> Error {
 
 /// Without late binding the initial subflow is routing's choice; so where one
 /// address is all there is, the socket is bound to it, in a way that the
-/// application can still bind it itself. What we have bound it to then.
-fn adjust_bind(socket: &Socket<'_>, known: &Connection, ours: Option<SocketAddr>) -> Option<SocketAddr> {
-    let listed = |addr: &SocketAddr| known.entries.iter().any(|e| addr::same_ip(&e.addr, addr));
-    let only = match known.entries.as_slice() {
-        [entry]
-            if entry.subflow
-                && entry.addr.port() == 0
-                && known.bound.is_none()
-                && known.device.is_none()
-                && socket.only_family(&entry.addr) =>
-        {
-            Some(entry.addr)
-        }
-        _ => None,
-    };
-    let keep = ours.filter(|ours| listed(ours));
-    if keep.is_some() {
-        return keep;
+/// application can still bind it itself.
+fn adjust_bind(socket: &Socket<'_>, known: &Connection) {
+    match socket.bound_late() {
+        Some(ours) if is_listed(known, &ours) => return,
+        Some(_) => drop(socket.late_bind(&socket.wildcard())),
+        None => {}
     }
-    if ours.is_some() {
-        let _ = socket.late_bind(&socket.wildcard());
-    }
+    let [entry] = known.entries.as_slice() else { return };
+    let only = entry.subflow
+        && entry.addr.port() == 0
+        && known.bound.is_none()
+        && known.device.is_none()
+        && socket.only_family(&entry.addr);
     let unbound = || {
         sockopt::sockname(socket.fd)
             .is_ok_and(|name| addr::is_wildcard(&addr::canonical(name)) && name.port() == 0)
     };
-    only.filter(|only| unbound() && socket.late_bind(only).is_ok())
+    if only && unbound() {
+        let _ = socket.late_bind(&entry.addr);
+    }
 }

@@ -106,6 +106,16 @@ pub enum Work {
     Settle(Box<Asked>),
 }
 
+impl Work {
+    /// Whether it only finds out what the kernel has: nobody waits for it.
+    pub fn is_look(&self) -> bool {
+        matches!(
+            self,
+            Self::Watch(_) | Self::Survey | Self::Look(_) | Self::Identify { .. } | Self::Check { .. }
+        )
+    }
+}
+
 /// One connection to look at.
 #[derive(Clone, Debug)]
 pub struct Look {
@@ -343,7 +353,7 @@ impl Hands {
             }),
             Work::Settle(asked) => Found::Settled(match fd {
                 Some(fd) => super::call::settle(self, &asked, fd),
-                None => Settled { bound: asked.prepared.bound, released: false, result: Err(lost()) },
+                None => Settled { released: false, result: Err(lost()) },
             }),
         }
     }
@@ -648,7 +658,7 @@ impl Hands {
     /// switch would lose is kept.
     pub(super) fn switch(&mut self, fd: BorrowedFd<'_>, before: Prepared) -> Result<Switched> {
         if before.switched {
-            return Ok(Switched { virgin: before.virgin });
+            return Ok(Switched { virgin: before.virgin, shown: self.shows && !before.virgin });
         }
         // A namespace in userspace mode gave the socket that path manager when
         // it was made; where the kernel shows it, leave the socket alone.
@@ -682,7 +692,8 @@ impl Hands {
                 }
             }
         }
-        Ok(Switched { virgin: as_made && sockopt::first_id(fd) != Some(0) })
+        let virgin = as_made && sockopt::first_id(fd) != Some(0);
+        Ok(Switched { virgin, shown: self.shows && !as_made })
     }
 
     /// Gives an unconnected socket back to the namespace's path manager.
@@ -786,13 +797,10 @@ fn keeping<E>(
     let len = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut congestion);
     let maxseg = sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG);
     let result = act(fd);
+    // Even where it still shows: that is the first subflow's, those that join
+    // would have the default.
     if let Ok(name) = len.map(|len| congestion.get(..len).unwrap_or_default()) {
-        let mut now = [0u8; 16];
-        let same = sockopt::get(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, &mut now)
-            .is_ok_and(|len| now.get(..len) == Some(name));
-        if !same {
-            let _ = sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
-        }
+        let _ = sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
     }
     if let Ok(before) = maxseg
         && sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG) != Ok(before)

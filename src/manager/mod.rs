@@ -10,7 +10,7 @@ mod call;
 mod hands;
 mod subscribers;
 
-pub use call::{Answer, Call, Facts, Leave, Servers, bound_by_application};
+pub use call::{Answer, Call, Facts, Leave, Servers};
 pub use hands::{CallId, Found, Hands, Job, Lane, Work};
 pub use subscribers::{SubscriberId, Tiding, Told};
 
@@ -72,8 +72,6 @@ pub enum Service {
 pub struct Prepared {
     /// It is under the userspace path manager.
     pub switched: bool,
-    /// We bound it, there.
-    pub bound: Option<SocketAddr>,
     /// It was never disconnected, which the kernel shows.
     pub virgin: bool,
 }
@@ -96,6 +94,10 @@ struct Calling {
     call: Call,
     leave: Leave,
     adopted: bool,
+    /// What connect(2) is to begin from can be told already.
+    shown: bool,
+    /// What we have bound the socket to.
+    late: Option<SocketAddr>,
     /// The list to go back to, once the engine has been asked; what is left to
     /// do to a socket that is not connected.
     before: Option<Vec<Entry>>,
@@ -308,6 +310,15 @@ impl Manager {
     pub fn step(&mut self) {
         let mut heard = Vec::new();
         let overrun = self.events.drain(|event| heard.push(event)) == Err(Errno(libc::ENOBUFS));
+        self.go_on(heard, overrun);
+    }
+
+    /// Decides where nothing has happened since [`Manager::step`].
+    pub fn tick(&mut self) {
+        self.go_on(Vec::new(), false);
+    }
+
+    fn go_on(&mut self, heard: Vec<pm::Event>, overrun: bool) {
         let mut listeners_changed = false;
         self.fresh.clear();
         for event in heard {
@@ -560,6 +571,12 @@ impl Manager {
 
     /// Takes what came of a job.
     pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) {
+        // A survey can be older than what a command has done since.
+        if self.surveying
+            && let (Lane::Connection(token), Found::Event(Event::Done { .. })) = (lane, &found)
+        {
+            self.touched.insert(token);
+        }
         match found {
             Found::Nothing => {}
             Found::Event(event) => self.tell(event),
@@ -620,7 +637,19 @@ impl Manager {
             self.subscribers.begin(id, key);
             self.engine.keep_incidents(true);
         }
-        self.calls.insert(id, Calling { key, call, leave, adopted: false, before: None, failure: None });
+        self.calls.insert(
+            id,
+            Calling {
+                key,
+                call,
+                leave,
+                adopted: false,
+                shown: false,
+                late: None,
+                before: None,
+                failure: None,
+            },
+        );
         self.submit(Lane::Socket(key), Todo::Prepare(id));
         id
     }
@@ -658,8 +687,9 @@ impl Manager {
 
     /// Goes on with a call whose socket has been looked at.
     fn sighted(&mut self, id: CallId, sight: Sight) {
-        let Some(calling) = self.calls.get(&id) else { return };
+        let Some(calling) = self.calls.get_mut(&id) else { return };
         let (key, call, leave) = (calling.key, calling.call.clone(), calling.leave);
+        (calling.shown, calling.late) = (sight.switched.is_some_and(|switched| switched.shown), sight.late);
         if sight.lost {
             self.forget(key);
         }
@@ -726,12 +756,9 @@ impl Manager {
                 self.finish(id, Ok(Answer::Done));
             }
             Call::Facts => {
-                let bound = self.prepared(&key).bound;
                 let facts = match self.engine.by_key(&key) {
-                    Some(c) => {
-                        Facts { list: c.list(), peers: c.peers.iter().map(|p| p.addr).collect(), bound }
-                    }
-                    None => Facts { bound, ..Facts::default() },
+                    Some(c) => Facts { list: c.list(), peers: c.peers.iter().map(|p| p.addr).collect() },
+                    None => Facts::default(),
                 };
                 self.finish(id, Ok(Answer::Facts(facts)));
             }
@@ -783,7 +810,15 @@ impl Manager {
         let Some(calling) = self.calls.get(&id) else { return };
         let key = calling.key;
         match result {
-            Ok(()) if calling.before.is_some() => self.submit_next(Lane::Socket(key), Todo::Settle(id)),
+            Ok(()) if calling.before.is_some() => {
+                let known = self.engine.by_key(&key);
+                let unsettled = known.is_some_and(|c| call::is_unsettled(c, calling.late));
+                if unsettled || calling.failure.is_some() {
+                    self.submit_next(Lane::Socket(key), Todo::Settle(id));
+                } else {
+                    self.succeed(id);
+                }
+            }
             result => {
                 // It is answered when its commands have been carried out.
                 let lane = self.engine.by_key(&key).and_then(|c| c.token).map(Lane::Connection);
@@ -802,13 +837,12 @@ impl Manager {
         let key = calling.key;
         let before = calling.before.clone().unwrap_or_default();
         let failure = calling.failure.take();
-        self.prepared.entry(key).or_default().bound = settled.bound;
         if settled.released {
             self.forget(key);
         }
         match (failure, settled.result) {
             (Some(error), _) => self.finish(id, Err(error)),
-            (None, Ok(())) => self.finish(id, Ok(Answer::Done)),
+            (None, Ok(())) => self.succeed(id),
             (None, Err(error)) if before.is_empty() => self.finish(id, Err(error)),
             (None, Err(error)) => {
                 if let Some(calling) = self.calls.get_mut(&id) {
@@ -817,6 +851,15 @@ impl Manager {
                 self.ask(id, key, Request::Add(before), true);
             }
         }
+    }
+
+    /// Ends a call on a socket that is not connected.
+    fn succeed(&mut self, id: CallId) {
+        let told =
+            self.calls.get(&id).filter(|calling| calling.shown && matches!(calling.call, Call::Add(_)));
+        let start = told.map_or(Start::AsIs, |calling| self.start(&calling.key, Vec::new()));
+        let answer = if start == Start::AsIs { Answer::Done } else { Answer::Start(start) };
+        self.finish(id, Ok(answer));
     }
 
     /// Looks at every connection again, after events were lost, and for those
@@ -838,6 +881,12 @@ impl Manager {
                 Some(Look { token, key: c.key, server: c.server, initial, pairs, heard: c.heard })
             })
             .filter(|look| !self.touched.contains(&look.token))
+            .filter(|look| {
+                let up = look.pairs.iter().filter(|pair| is_up(pair.state));
+                let up: Vec<_> = up.map(|pair| (pair.local, pair.remote)).collect();
+                let settled = self.engine.by_token(look.token).is_some_and(|c| c.is_settled_with(&up));
+                !(settled && up.len() == look.pairs.len())
+            })
             .collect();
         // Those of which something was heard meanwhile: the survey may be older.
         self.unsure |= !self.touched.is_empty();
@@ -921,11 +970,6 @@ impl Manager {
     /// What was done to this socket.
     pub fn prepared(&self, key: &Key) -> Prepared {
         self.prepared.get(key).copied().unwrap_or_default()
-    }
-
-    /// Notes that we bound the socket, or undid it.
-    pub fn note_bound(&mut self, key: Key, bound: Option<SocketAddr>) {
-        self.prepared.entry(key).or_default().bound = bound;
     }
 
     /// Notes what the application's own connect(2) has shown.

@@ -11,7 +11,7 @@ use crate::kernel::{sockopt, unix};
 use crate::manager::{self, Answer, Facts};
 use crate::stream::Socket;
 use crate::wire::{self, Ask, Reply, Request, Told};
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -38,7 +38,8 @@ struct State {
 
 #[derive(Default)]
 struct Waiting {
-    keys: HashSet<Key>,
+    /// With what connect(2) is to begin from, where that is known.
+    keys: HashMap<Key, Option<Vec<SocketAddr>>>,
     sweep_at: usize,
 }
 
@@ -331,21 +332,41 @@ fn call(socket: &Socket<'_>, ask: Ask, patience: Time) -> Result<Answer> {
 }
 
 fn done(socket: &Socket<'_>, ask: Ask) -> Result<()> {
-    let answer = call(socket, ask, Time::ZERO).map(drop);
-    if answer.is_ok() {
-        note(socket);
+    forget_plan(socket);
+    let plan = match call(socket, ask, Time::ZERO)? {
+        Answer::Start(Start::From(choices)) => Some(choices),
+        _ => None,
+    };
+    note(socket, plan);
+    Ok(())
+}
+
+/// What the last ADD has told of the socket, if nothing was done to it since.
+fn plan(socket: &Socket<'_>) -> Option<Start> {
+    let key = manager::key_of(socket.fd).ok()?;
+    let plan = lock(&STATE.get()?.waiting).keys.get_mut(&key)?.take()?;
+    let ours = sockopt::info(socket.fd).is_ok_and(|info| info.subflows_max == 0);
+    let unbound = socket.bound_by_application().is_none() && !socket.on_device();
+    (ours && unbound).then_some(Start::From(plan))
+}
+
+fn forget_plan(socket: &Socket<'_>) {
+    if let Some(state) = STATE.get()
+        && let Ok(key) = manager::key_of(socket.fd)
+        && let Some(plan) = lock(&state.waiting).keys.get_mut(&key)
+    {
+        *plan = None;
     }
-    answer
 }
 
 /// Notes a socket that the broker waits for, and tells it, now and then, of
 /// those that are closed.
-fn note(socket: &Socket<'_>) {
+fn note(socket: &Socket<'_>, plan: Option<Vec<SocketAddr>>) {
     let Some(state) = STATE.get() else { return };
     let Ok(key) = manager::key_of(socket.fd) else { return };
     let gone = {
         let mut waiting = lock(&state.waiting);
-        waiting.keys.insert(key);
+        waiting.keys.insert(key, plan);
         if waiting.keys.len() < waiting.sweep_at.max(64) {
             return;
         }
@@ -353,8 +374,8 @@ fn note(socket: &Socket<'_>) {
             waiting.sweep_at += 64;
             return;
         };
-        let gone: Vec<Key> = waiting.keys.iter().filter(|key| !open.contains(&key.inode)).copied().collect();
-        waiting.keys.retain(|key| open.contains(&key.inode));
+        let gone: Vec<Key> = waiting.keys.keys().filter(|key| !open.contains(&key.inode)).copied().collect();
+        waiting.keys.retain(|key, _| open.contains(&key.inode));
         waiting.sweep_at = 64 + 2 * waiting.keys.len();
         gone
     };
@@ -411,6 +432,7 @@ impl PathControl for Broker {
     fn remove(&self, socket: &Socket<'_>, addrs: Vec<SocketAddr>) -> Result<()> {
         let nonblocking = sockopt::nonblocking(socket.fd);
         let patience = if nonblocking { Time::ZERO } else { wire::PATIENCE_MAX };
+        forget_plan(socket);
         call(socket, Ask::Remove { addrs, patience }, patience).map(drop)
     }
 
@@ -419,6 +441,11 @@ impl PathControl for Broker {
     }
 
     fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start> {
+        if peers.len() == 1
+            && let Some(start) = plan(socket)
+        {
+            return Ok(start);
+        }
         let answer = call(socket, Ask::BeforeConnect(peers.to_vec()), Time::ZERO)?;
         Ok(match answer {
             Answer::Start(start) => start,
@@ -426,11 +453,8 @@ impl PathControl for Broker {
         })
     }
 
-    fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr) {
-        remark(socket, Ask::Bound(local));
-    }
-
     fn disconnected(&self, socket: &Socket<'_>) {
+        forget_plan(socket);
         remark(socket, Ask::Disconnected);
     }
 
@@ -444,6 +468,7 @@ impl PathControl for Broker {
     }
 
     fn forget(&self, socket: &Socket<'_>) {
+        forget_plan(socket);
         remark(socket, Ask::Forget);
     }
 

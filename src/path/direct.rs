@@ -453,15 +453,6 @@ impl PathControl for Direct {
         }
     }
 
-    fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr) {
-        // Asked for a moment ago: nothing is to be checked or stepped again.
-        let (Some(state), Ok(key)) = (STATE.get(), manager::key_of(socket.fd)) else { return };
-        let of_socket = sockopt::netns_cookie(socket.fd).unwrap_or(0);
-        if let Some(namespace) = lock(state).iter_mut().find(|namespace| namespace.is(of_socket)) {
-            namespace.manager.note_bound(key, Some(local));
-        }
-    }
-
     fn connected(&self, socket: &Socket<'_>, key: Key, token: u32) {
         let Some(state) = STATE.get() else { return };
         let of_socket = sockopt::netns_cookie(socket.fd).unwrap_or(0);

@@ -65,8 +65,6 @@ pub trait PathControl {
     /// Makes an unconnected socket ready for connect(2) to the first of these
     /// addresses of one peer; done again before every attempt.
     fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start>;
-    /// Notes that the library bound the socket for connect(2).
-    fn bound_by_us(&self, socket: &Socket<'_>, local: SocketAddr);
     /// The socket is connected, by this token; 0: it is plain TCP.
     fn connected(&self, socket: &Socket<'_>, key: Key, token: u32) {
         let _ = (socket, key, token);

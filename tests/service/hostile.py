@@ -744,6 +744,29 @@ def event_storm():
         print(f"      {listed.result()} with lists, among", *[child.result() for child in children])
 
 
+def events_are_lost():
+    """All the time: nobody is missed, and nobody is joined twice."""
+    with Broker(options=["--event-buffer", "2048"]) as broker, wire.Client(broker.path) as client:
+        server, pairs = listening(), []
+        for _ in range(300):
+            sock = wire.mptcp()
+            client.ask(wire.add("10.1.0.1", "10.2.0.1"), sock)
+            sock.bind(("10.1.0.1", 0))
+            pairs.append(connected(server, sock))
+            pairs[-1][0].send(b"x")
+        with open("/proc/net/netlink") as table:
+            dropped = sum(int(line.split()[8]) for line in table.readlines()[1:])
+        assert dropped > 0
+        until("both paths", lambda: all(subflows(sock) >= 2 for sock, _ in pairs))
+        time.sleep(0.3)     # the time that another join would take
+        assert all(subflows(sock) == 2 for sock, _ in pairs)
+        print(f"      {dropped} events were lost")
+        for pair in pairs:
+            for sock in pair:
+                sock.close()
+
+
 CASES = [frames_of_every_wrong_shape, what_is_absurd, anothers_numbers_do_nothing, ten_thousand_connects, full_queue,
          no_descriptor_is_left, descriptors_of_every_kind, closing_that_blocks, subordinate_users_are_one,
-         descriptors_that_pile_up, lock_that_is_held, deaf_clients, floods, each_user_in_turn, event_storm]
+         descriptors_that_pile_up, lock_that_is_held, deaf_clients, floods, each_user_in_turn, event_storm,
+         events_are_lost]
