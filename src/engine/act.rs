@@ -50,6 +50,9 @@ impl Engine {
         self.expel(handle, now);
         self.retire(handle);
         self.weigh(handle, now);
+        if let Some(c) = self.connections.get_mut(&handle) {
+            c.choose(&self.host, now);
+        }
         self.open_asked(handle, now);
         self.trim(handle);
         self.create(handle, now);
@@ -392,6 +395,8 @@ impl Engine {
                 }
             }
         }
+        // Never without one that is none.
+        changes.sort_by_key(|(_, wish)| *wish);
         for (subflow, backup) in changes {
             let action = Action::SetBackup { local: subflow.local, remote: subflow.remote, backup };
             self.emit(handle, action, None);

@@ -6,9 +6,9 @@
 //! * **Interactive**: every address has one; that with the lowest delay carries
 //!   data, the others are for backup. Another takes its place when it has been
 //!   quicker by a quarter and [`MARGIN`] for [`CONFIRMED`], and the one in use
-//!   has been for [`HOLD`]; where they change places again and again, each
-//!   time for twice as long. What isn't in use is not measured: its delay is
-//!   thought to go back to the lowest that it has shown ([`FORGOTTEN`]).
+//!   has been for [`HOLD`]. What isn't in use is not measured: its delay is
+//!   thought to go back to the lowest that it has shown in [`FORGOTTEN`], and in
+//!   twice as long each time that this was soon found not to be so.
 //! * **Handover**: two subflows; the older carries data, the other is for
 //!   backup. When the older one goes, or data waits on it for longer than a
 //!   retransmission timeout, the other takes over, stays, and gets a spare.
@@ -35,11 +35,13 @@ type Pair = (SocketAddr, SocketAddr);
 pub const MARGIN: Time = Time::from_millis(5);
 /// For so long it must be.
 pub const CONFIRMED: Time = Time::from_millis(200);
-/// So long a path is kept once it was chosen, at first and at most.
+/// So long a path is kept once it was chosen.
 pub const HOLD: Time = Time::from_secs(1);
-const HOLD_MAX: Time = Time::from_secs(64);
+/// Paths that are doubted.
+const DOUBTS: usize = 16;
 /// So long after its last use a path's delay is thought to be its lowest.
 pub const FORGOTTEN: Time = Time::from_secs(30);
+const FORGOTTEN_LAST: Time = Time::from_secs(240);
 /// A path is full when data has waited for so long.
 pub const FULL: Time = Time::from_millis(250);
 /// It is not any more when nothing has waited for so long.
@@ -52,9 +54,8 @@ pub struct Choice {
     active: Option<Pair>,
     /// Since when.
     since: Time,
-    /// For how long at least: twice as long as the one before, which didn't
-    /// last four times as long as it had to.
-    hold: Time,
+    /// What didn't last, and how long it takes to forget that.
+    doubts: Few<(Pair, Time)>,
     /// What would be better, and since when.
     better: Option<(Pair, Time)>,
     /// Delays, by the last look.
@@ -95,23 +96,37 @@ impl Choice {
         self.delays.iter().find(|(known, _)| known == pair).map_or(Time::MAX, |(_, delay)| *delay)
     }
 
+    /// So long what was measured of a path counts.
+    fn memory(&self, pair: &Pair) -> Time {
+        self.doubts.iter().find(|(known, _)| known == pair).map_or(FORGOTTEN, |(_, memory)| *memory)
+    }
+
     /// Another is to carry data from now on.
     fn turn_to(&mut self, pair: Pair, now: Time) {
-        let hold = self.hold.max(HOLD);
-        let soon = now.saturating_sub(self.since) < hold.saturating_mul(4);
-        self.hold = if soon { hold.saturating_mul(2).min(HOLD_MAX) } else { HOLD };
+        if let Some(active) = self.active {
+            let at = self.doubts.iter().position(|(known, _)| *known == active);
+            let known = at.and_then(|at| self.doubts.take_at(at)).map(|(_, memory)| memory);
+            let memory = known.map_or(FORGOTTEN, |memory| memory.saturating_mul(2).min(FORGOTTEN_LAST));
+            if now.saturating_sub(self.since) < memory {
+                if self.doubts.len() >= DOUBTS {
+                    self.doubts.take_at(0);
+                }
+                self.doubts.push((active, memory));
+            }
+        }
         (self.active, self.since, self.better) = (Some(pair), now, None);
     }
 }
 
 impl Facts {
-    /// How long data takes on this path, as far as that is known.
-    fn delay(&self) -> Time {
-        let age = self.since_sent.min(FORGOTTEN);
+    /// How long data takes on this path, as far as that is known: what was
+    /// measured counts the less the longer ago that is.
+    fn delay(&self, memory: Time) -> Time {
         let lowest = if self.rtt_min.is_zero() { self.rtt } else { self.rtt_min.min(self.rtt) };
-        let left = (FORGOTTEN - age).as_millis() as u32;
-        let excess = (self.rtt - lowest).saturating_mul(left) / FORGOTTEN.as_millis() as u32;
-        (lowest + excess).max(self.silence())
+        let micros = |time: Time| time.as_micros().min(u64::MAX.into()) as u64;
+        let (age, memory) = (micros(self.since_sent.min(memory)), micros(memory).max(1));
+        let excess = u128::from(micros(self.rtt - lowest)) * u128::from(memory - age) / u128::from(memory);
+        lowest.saturating_add(Time::from_micros(excess as u64)).max(self.silence())
     }
 
     /// Data waits on it for longer than a timeout.
@@ -198,9 +213,12 @@ impl Connection {
         match profile {
             Profile::Aggregate => false,
             Profile::Interactive => {
-                let delays =
-                    looks.iter().map(|(local, remote, look)| ((*local, *remote), look.facts.delay()));
-                choice.delays = delays.collect::<Vec<_>>().into();
+                let delay = |(local, remote, look): &(SocketAddr, SocketAddr, Look)| {
+                    let pair = (*local, *remote);
+                    (pair, look.facts.delay(choice.memory(&pair)))
+                };
+                choice.delays = looks.iter().map(delay).collect::<Vec<_>>().into();
+                let stalled = now_of.is_stalled();
                 let best = others.map(|pair| (*pair, choice.delay(pair))).min_by_key(|(_, delay)| *delay);
                 let current = choice.delay(&active);
                 let quicker = |delay: Time| current > delay.saturating_add(MARGIN.max(delay / 4));
@@ -211,7 +229,7 @@ impl Connection {
                 // Which of several others is the best may change.
                 let since = *choice.better.map(|(_, since)| since).get_or_insert(now);
                 choice.better = Some((pair, since));
-                let held = now.saturating_sub(choice.since) < choice.hold.max(HOLD) && !now_of.is_stalled();
+                let held = now.saturating_sub(choice.since) < HOLD && !stalled;
                 let turns = !held && now.saturating_sub(since) >= CONFIRMED;
                 if turns {
                     choice.turn_to(pair, now);

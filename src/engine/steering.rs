@@ -161,7 +161,8 @@ impl Connection {
 
     /// Whether a subflow is there, or coming, to stay.
     pub(super) fn stays(&self, host: &Host, s: &Subflow) -> bool {
-        !s.closing && !s.surplus && !self.leaving(&s.local) && self.allows(&s.local) && host.usable(&s.from())
+        let fits = self.allows(&s.local) && host.usable(&s.from());
+        !s.closing && !s.surplus && !self.leaving(&s.local) && (fits || (s.initial && self.shares_fate()))
     }
 
     fn staying(&self, host: &Host) -> usize {

@@ -9,8 +9,10 @@ mod dead;
 mod ending;
 mod endpoints;
 mod found;
+mod profiles;
 mod saved;
 mod scale;
+mod steering;
 mod worlds;
 
 use super::*;
