@@ -482,20 +482,20 @@ static void by_hand(const struct fam *f)
 /* Under the in-kernel path manager one subflow can be closed, and no more. */
 static void in_kernel(const struct fam *f)
 {
-	struct pair p = pair_listen(f->server, IPPROTO_MPTCP);
+	struct pair p = pair_listen(f->domain == AF_INET ? "0.0.0.0" : "::", IPPROTO_MPTCP);
 	struct mptcp_subflow sf;
 	struct mptcp_caps caps;
 	char text[160];
 	int c = raw_socket(f->domain);
 
-	snprintf(text, sizeof text, "ip mptcp endpoint add %s subflow", f->s2);
+	snprintf(text, sizeof text, "ip mptcp endpoint add %s signal", f->s3);
 	sh(text);
 	pair_connect(&p, f->server, c);
 	settle(&p);
 	AWAIT(count_subflows(c) == 2);
 	OK(mptcp_getcaps(c, &caps, sizeof caps));
 	CHECK(caps.works & MPTCP_CAP_CLOSE_SUBFLOW && !(caps.works & MPTCP_CAP_PROFILE));
-	REQUIRE(subflow_from(c, f->s2, &sf));
+	REQUIRE(subflow_from(c, f->s3, &sf));
 	FAILS(EOPNOTSUPP, mptcp_setbackup(c, &sf, 1));
 	FAILS(EOPNOTSUPP, open_from(c, f->p3, NULL, 0));
 	FAILS(EOPNOTSUPP, set_int(c, TCP_MULTIPATH_MAX_SUBFLOWS, 2));

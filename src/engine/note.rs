@@ -30,11 +30,17 @@ pub(super) fn same_pair(subflow: &Subflow, local: &SocketAddr, remote: &SocketAd
         && (from.port() == local.port() || from.port() == 0)
 }
 
-/// The subflow that the kernel names so; else one whose port isn't known yet.
+/// The subflow that the kernel names so; else one whose port isn't known yet,
+/// which is rather one that is wanted.
 pub(super) fn position(c: &Connection, local: &SocketAddr, remote: &SocketAddr) -> Option<usize> {
+    position_of(c, local, remote, false)
+}
+
+fn position_of(c: &Connection, local: &SocketAddr, remote: &SocketAddr, closing: bool) -> Option<usize> {
     let exact = |s: &Subflow| s.local.port() == local.port() && same_pair(s, local, remote);
     let exact = c.subflows.iter().position(exact);
-    exact.or_else(|| c.subflows.iter().position(|s| same_pair(s, local, remote)))
+    let rather = || c.subflows.iter().position(|s| s.closing == closing && same_pair(s, local, remote));
+    exact.or_else(rather).or_else(|| c.subflows.iter().position(|s| same_pair(s, local, remote)))
 }
 
 /// Appends without much room to spare: most connections have one or two.
@@ -169,7 +175,8 @@ pub(super) fn down(
     error: i32,
     now: Time,
 ) -> Option<Subflow> {
-    let at = position(c, local, remote)?;
+    // One that was to be closed, rather.
+    let at = position_of(c, local, remote, true)?;
     let subflow = c.subflows.remove(at);
     c.note_error(subflow.tag, error);
     if subflow.closing {
