@@ -226,6 +226,26 @@
 #define MPTCP_OPEN_WAIT 0x2
 
 /**
+ * struct mptcp_connect_opts.flags: the descriptor is O_NONBLOCK.
+ */
+#define MPTCP_CONNECT_NONBLOCK 0x1
+
+/**
+ * struct mptcp_connect_opts.flags: fail rather than return plain TCP.
+ */
+#define MPTCP_CONNECT_NO_FALLBACK 0x2
+
+/**
+ * struct mptcp_connect_opts.flags: plain TCP only.
+ */
+#define MPTCP_CONNECT_NO_MPTCP 0x4
+
+/**
+ * struct mptcp_connect_opts.flags: node is an address, service a port.
+ */
+#define MPTCP_CONNECT_NUMERIC 0x8
+
+/**
  * struct mptcp_caps.backend: nobody controls paths.
  */
 #define MPTCP_BACKEND_NONE 0
@@ -683,6 +703,49 @@ struct mptcp_subflow {
          * Zero.
          */
         uint32_t reserved[6];
+};
+
+/**
+ * How mptcp_connectbyname() goes about it; all zero: the defaults.
+ */
+struct mptcp_connect_opts {
+        /**
+         * Local addresses as TCP_MULTIPATH_ADD takes them: these and no others.
+         */
+        const struct sockaddr *local;
+        /**
+         * How many, 64 at most; 0: any.
+         */
+        uint32_t local_count;
+        /**
+         * MPTCP_CONNECT_*.
+         */
+        uint32_t flags;
+        /**
+         * AF_UNSPEC, AF_INET or AF_INET6.
+         */
+        int32_t family;
+        /**
+         * MPTCP_PROFILE_*.
+         */
+        int32_t profile;
+        /**
+         * For all attempts together, in milliseconds from the resolver's answer; 0:
+         * as long as the system tries.
+         */
+        uint32_t timeout_ms;
+        /**
+         * From one address to the next, in milliseconds; 0: 250; at least 10.
+         */
+        uint32_t attempt_delay_ms;
+        /**
+         * Multipath TCP's head start over TCP, in milliseconds; 0: 150.
+         */
+        uint32_t tcp_delay_ms;
+        /**
+         * Zero.
+         */
+        uint32_t reserved;
 };
 
 /**
@@ -1195,6 +1258,34 @@ void mptcp_freepaddrs(struct sockaddr *addrs);
  * Async-signal-safe.
  */
 int mptcp_getaddrlen(int family);
+
+/**
+ * Connects to a host by its name.
+ *
+ * node and service are as getaddrinfo(3) takes them. The addresses are tried
+ * as Happy Eyeballs version 2 (RFC 8305) has it, families in turn, each by
+ * Multipath TCP and, a head start later, by TCP: the first to answer is
+ * returned, the others are ended, so something on the way that eats Multipath
+ * TCP's option costs no more than the head start. Several addresses are never
+ * taken for one host. opts may be NULL with size 0; else size is sizeof(struct
+ * mptcp_connect_opts). Waits, whatever its flags: MPTCP_CONNECT_NONBLOCK is
+ * about the descriptor returned.
+ *
+ * Returns a connected descriptor, CLOEXEC, to be closed with close(2), or -1
+ * and errno: ENOENT (no such name, or no address of the family), EAGAIN, EIO
+ * (the resolver failed, for now or for good), EINVAL (no such service; flags,
+ * profile, reserved; a list that mptcp_setsockopt() would not take),
+ * EAFNOSUPPORT, EFAULT, E2BIG; EADDRNOTAVAIL (local: no address of this host,
+ * or none that reaches the peer), EPERM, EACCES, EDQUOT, EIO and what else
+ * TCP_MULTIPATH_ADD says of the list; EOPNOTSUPP (only plain TCP was to be had
+ * with MPTCP_CONNECT_NO_FALLBACK; the profile); ETIMEDOUT (timeout_ms); EINTR
+ * (a signal handler ran, also one with SA_RESTART; nothing is left); else that
+ * of connect(2) to the best address. mptcp_errmsg() names each attempt.
+ */
+int mptcp_connectbyname(const char *node,
+                        const char *service,
+                        const struct mptcp_connect_opts *opts,
+                        size_t size);
 
 /**
  * Gives the numbers of a connection.

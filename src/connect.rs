@@ -204,14 +204,31 @@ fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<
         Err(error) if listed(socket) => return Err(error),
         Err(_) => return Ok(()),
     };
+    bind(socket, &towards(&choices, peer)?)
+}
+
+/// Of these local addresses the one that routes to the peer.
+fn towards(choices: &[SocketAddr], peer: &SocketAddr) -> Result<SocketAddr> {
     let preferred = route::source(peer).ok();
     let fits = |choice: &&SocketAddr| addr::pair(choice, peer);
     let routed = choices.iter().filter(fits).find(|c| preferred.is_some_and(|p| addr::same_ip(&p, c)));
     let chosen = routed.or_else(|| choices.iter().filter(fits).find(|choice| route::reaches(choice, peer)));
-    let Some(local) = chosen else {
-        return Err(Error::new(libc::EADDRNOTAVAIL, format!("no address of the list routes to {peer}")));
-    };
-    bind(socket, local)
+    chosen
+        .copied()
+        .ok_or_else(|| Error::new(libc::EADDRNOTAVAIL, format!("no address of the list routes to {peer}")))
+}
+
+/// Binds a socket without path control to the one of these local addresses
+/// that routes to the peer.
+pub(crate) fn bind_towards(socket: &Socket<'_>, choices: &[SocketAddr], peer: &SocketAddr) -> Result<()> {
+    bind(socket, &towards(choices, peer)?)
+}
+
+/// The socket will be closed: nothing is to be remembered of its attempt.
+pub(crate) fn abandon(socket: &Socket<'_>) {
+    if let Ok(key) = manager::key_of(socket.fd) {
+        forget(&key);
+    }
 }
 
 fn listed(socket: &Socket<'_>) -> bool {

@@ -3,11 +3,12 @@
 //!
 //! A program makes its sockets multipath ([`enable`], [`socket()`]), says which
 //! local addresses its connection may use ([`add`], [`remove`]), connects
-//! ([`connect`]) and looks at what became of it ([`enabled`], [`subflows`],
-//! [`connection_id`], [`all_stats`]). Queries need no privilege. Paths are controlled by
-//! somebody who has CAP_NET_ADMIN over the network namespace: the broker,
-//! mptcpapid, for every user whom its policy allows it, or the process itself;
-//! [`capabilities`] tells who does, and why not.
+//! ([`connect`], or by name [`connect_by_name`]) and looks at what became of it
+//! ([`enabled`], [`subflows`], [`connection_id`], [`all_stats`]). Queries need no
+//! privilege. Paths are controlled by somebody who has CAP_NET_ADMIN over the
+//! network namespace: the broker, mptcpapid, for every user whom its policy
+//! allows it, or the process itself; [`capabilities`] tells who does, and why
+//! not.
 //!
 //! The C interface (`mptcp.h`) is built on the same functions; its manual is
 //! mptcp(7). Errors carry an errno and words: see [`Error`].
@@ -33,6 +34,7 @@ mod error;
 pub mod events;
 pub mod kernel;
 pub mod manager;
+pub mod names;
 pub mod options;
 mod path;
 mod pending;
@@ -52,6 +54,7 @@ pub use connect::connect;
 pub use engine::{Mode, PathPolicy, Profile, Redundancy, Setting, Settings, Traffic};
 pub use error::{Errno, Error, KernelResult, Result};
 pub use kernel::info::TcpInfo;
+pub use names::{ByName, connect_by_name};
 pub use path::{BROKER_SOCKET, Backend, Control};
 pub use socket::{
     Subflow, Usage, add, connection_id, enable, enabled, local_addresses, peer_addresses, remove, socket,

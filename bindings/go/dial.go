@@ -22,7 +22,7 @@ import (
 //
 // Each address that the name of the host has is a host of its own, tried in
 // turn as net.Dialer does: with Happy Eyeballs between the families, with the
-// timeout spread over them.
+// timeout spread over them. DialByName also races MPTCP by TCP.
 type Dialer struct {
 	// Timeout and Deadline bound the whole of a dial; so does the context.
 	Timeout  time.Duration
@@ -42,6 +42,10 @@ type Dialer struct {
 	// NoFallback fails with EOPNOTSUPP rather than return plain TCP. A
 	// connection can fall back later still: Enabled tells.
 	NoFallback bool
+
+	// TCPDelay is the head start that MPTCP has in DialByName over TCP, 150 ms
+	// unless set.
+	TCPDelay time.Duration
 
 	// FallbackDelay, KeepAlive and Resolver are as in net.Dialer.
 	FallbackDelay time.Duration

@@ -1069,6 +1069,8 @@ impl Broker {
         if self.manager.engine().knows_cookie(key.cookie) {
             return;
         }
+        // Its end is its owner's to hear of.
+        self.tell_subscribers();
         if let Some(owner) = self.owners.remove(&key.cookie)
             && let Some(user) = self.users.get_mut(&owner.uid)
         {

@@ -138,8 +138,17 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
 /// tasks are done it looks every millisecond. A timer wakes it, which costs
 /// those who begin a task less than to wake it themselves.
 fn watch(ship: &Arc<Ship>) {
+    let mut passed_by = 0;
     while matches!(ship.timer.wait(), Ok(()) | Err(nix::Error::EINTR)) {
-        let mut broker = ship.lock();
+        // Nobody waits for anything with the lock: who has it gets on. To wait
+        // for it here would only cost a system call there.
+        let broker = if passed_by < PATIENT { ship.broker.try_lock().ok() } else { Some(ship.lock()) };
+        let Some(mut broker) = broker else {
+            passed_by += 1;
+            ship.look_in(SLOW / 4);
+            continue;
+        };
+        passed_by = 0;
         if broker.crew.done {
             return;
         }
@@ -233,6 +242,8 @@ struct Busy {
     stuck: bool,
 }
 
+/// How often in a row the watcher passes by while somebody decides.
+const PATIENT: u32 = 8;
 /// After this long at one task another thread takes over what waits.
 const SLOW: Duration = Duration::from_millis(1);
 /// After this long a thread counts as stuck.

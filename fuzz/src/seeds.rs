@@ -62,7 +62,7 @@ fn messages() -> Vec<Vec<u8>> {
         Told::Start(None),
         Told::Start(Some(addrs())),
         Told::Control(Some(true)),
-        Told::Facts { list: Some(addrs()), peers: addrs(), bound: None },
+        Told::Facts { list: Some(addrs()), peers: addrs() },
     ];
     let asks = asks.into_iter().map(|ask| body(&Request { tag: 300, ask }));
     asks.chain(tolds.into_iter().map(|told| body(&Reply { tag: 300, told }))).collect()
@@ -95,7 +95,7 @@ fn records() -> Vec<Vec<u8>> {
             foreign: false,
             unclaimed: true,
         },
-        prepared: Prepared { switched: true, bound: Some(one), virgin: true },
+        prepared: Prepared { switched: true, virgin: true },
         owner: Some(Owner { uid: 1000, pid: 300 }),
     };
     let place = Place { boot: String::new(), namespace: 0 };

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 /// # Safety
 /// `addrs` leads to that many sockaddr_in or sockaddr_in6, one behind the
 /// other by family.
-unsafe fn list(addrs: *const libc::sockaddr, addrcnt: c_int) -> Result<Vec<SocketAddr>> {
+pub(super) unsafe fn list(addrs: *const libc::sockaddr, addrcnt: c_int) -> Result<Vec<SocketAddr>> {
     let number = address_count(addrcnt)?;
     if addrs.is_null() {
         return Err(fault("addrs"));

@@ -9,6 +9,7 @@
 mod addresses;
 mod also;
 mod events;
+mod names;
 mod options;
 mod stats;
 mod subflows;
@@ -17,6 +18,7 @@ mod types;
 pub use addresses::*;
 pub use also::*;
 pub use events::*;
+pub use names::*;
 pub use options::*;
 pub use stats::*;
 pub use subflows::*;

@@ -257,8 +257,6 @@ const ADVANCED: [Advanced; 6] = {
     ]
 };
 
-const PROFILES: [Profile; 4] =
-    [Profile::Aggregate, Profile::Interactive, Profile::Handover, Profile::Overflow];
 const MODES: [Mode; 3] = [Mode::Eager, Mode::OnDemand, Mode::Manual];
 const REDUNDANCIES: [Redundancy; 3] = [Redundancy::None, Redundancy::Spare, Redundancy::Full];
 
@@ -314,7 +312,7 @@ impl Advanced {
         let at = first as usize;
         Ok(match self.optname {
             TCP_MULTIPATH_MAX_SUBFLOWS => Setting::MaxSubflows(u8::try_from(first).map_err(|_| none())?),
-            TCP_MULTIPATH_PROFILE => Setting::Profile(*PROFILES.get(at).ok_or_else(none)?),
+            TCP_MULTIPATH_PROFILE => Setting::Profile(*Profile::ALL.get(at).ok_or_else(none)?),
             TCP_MULTIPATH_TRAFFIC if word(bytes, 28) != 0 => {
                 return Err(Error::new(libc::EINVAL, format!("{}: flags is not 0", self.name)));
             }
@@ -341,7 +339,7 @@ impl Advanced {
             TCP_MULTIPATH_MAX_SUBFLOWS => {
                 int(if settings.max_subflows == 0 { 255 } else { settings.max_subflows.into() })
             }
-            TCP_MULTIPATH_PROFILE => int(number_of(&PROFILES, &settings.profile)),
+            TCP_MULTIPATH_PROFILE => int(number_of(&Profile::ALL, &settings.profile)),
             TCP_MULTIPATH_TRAFFIC => {
                 let Traffic { bytes_to_send, bytes_to_receive, rate, duration_ms } = settings.traffic;
                 let longs = [bytes_to_send, bytes_to_receive, rate];

@@ -118,6 +118,15 @@ pub const MPTCP_OPEN_BACKUP: i32 = 0x1;
 /// mptcp_opensubflow(): return when it is established or refused.
 pub const MPTCP_OPEN_WAIT: i32 = 0x2;
 
+/// struct mptcp_connect_opts.flags: the descriptor is O_NONBLOCK.
+pub const MPTCP_CONNECT_NONBLOCK: u32 = 0x1;
+/// struct mptcp_connect_opts.flags: fail rather than return plain TCP.
+pub const MPTCP_CONNECT_NO_FALLBACK: u32 = 0x2;
+/// struct mptcp_connect_opts.flags: plain TCP only.
+pub const MPTCP_CONNECT_NO_MPTCP: u32 = 0x4;
+/// struct mptcp_connect_opts.flags: node is an address, service a port.
+pub const MPTCP_CONNECT_NUMERIC: u32 = 0x8;
+
 /// struct mptcp_caps.backend: nobody controls paths.
 pub const MPTCP_BACKEND_NONE: u32 = 0;
 /// struct mptcp_caps.backend: mptcpapid does.
@@ -425,6 +434,31 @@ pub struct mptcp_subflow_stats {
     pub reserved: u32,
 }
 
+/// How mptcp_connectbyname() goes about it; all zero: the defaults.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mptcp_connect_opts {
+    /// Local addresses as TCP_MULTIPATH_ADD takes them: these and no others.
+    pub local: *const libc::sockaddr,
+    /// How many, 64 at most; 0: any.
+    pub local_count: u32,
+    /// MPTCP_CONNECT_*.
+    pub flags: u32,
+    /// AF_UNSPEC, AF_INET or AF_INET6.
+    pub family: i32,
+    /// MPTCP_PROFILE_*.
+    pub profile: i32,
+    /// For all attempts together, in milliseconds from the resolver's answer; 0:
+    /// as long as the system tries.
+    pub timeout_ms: u32,
+    /// From one address to the next, in milliseconds; 0: 250; at least 10.
+    pub attempt_delay_ms: u32,
+    /// Multipath TCP's head start over TCP, in milliseconds; 0: 150.
+    pub tcp_delay_ms: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// What works here, told beforehand.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -466,6 +500,8 @@ const _: () = {
     assert!(std::mem::offset_of!(mptcp_subflow_stats, share_sent_ppm) == 344);
     assert!(std::mem::offset_of!(mptcp_subflow_stats, state) == 352);
     assert!(std::mem::offset_of!(mptcp_subflow_stats, ifindex) == 424);
+    assert!(size_of::<mptcp_connect_opts>() == size_of::<usize>() + 32);
+    assert!(std::mem::offset_of!(mptcp_connect_opts, local_count) == size_of::<usize>());
     assert!(size_of::<mptcp_caps>() == 256);
     assert!(std::mem::offset_of!(mptcp_caps, backend) == 16);
     assert!(std::mem::offset_of!(mptcp_caps, reason) == 48);

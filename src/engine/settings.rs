@@ -56,6 +56,11 @@ pub enum Profile {
     Overflow,
 }
 
+impl Profile {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Aggregate, Self::Interactive, Self::Handover, Self::Overflow];
+}
+
 /// REQ12: what is sent on more than one path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Redundancy {

@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod pm;
 pub mod poll;
 pub mod process;
+pub mod resolve;
 pub mod route;
 pub mod rtnl;
 pub mod service;

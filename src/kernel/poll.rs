@@ -16,6 +16,23 @@ fn owned(fd: RawFd) -> KernelResult<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Which of these descriptors poll(2) has something to say of: one of the
+/// events, an error or an end. It waits for so long, without a time for ever.
+/// EINTR is the caller's.
+pub fn any(fds: &[BorrowedFd<'_>], events: i16, timeout: Option<Duration>) -> KernelResult<Vec<bool>> {
+    let poll = |fd: &BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    let mut polls: Vec<libc::pollfd> = fds.iter().map(poll).collect();
+    let time = timeout.map(|time| libc::timespec {
+        tv_sec: libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(time.subsec_nanos() as i32) as _,
+    });
+    let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: as many pollfds as their number says, a timespec or null, and no
+    // signal mask; all live until the call returns.
+    let rc = unsafe { libc::ppoll(polls.as_mut_ptr(), polls.len() as libc::nfds_t, time, std::ptr::null()) };
+    if rc < 0 { Err(Errno::last()) } else { Ok(polls.iter().map(|poll| poll.revents != 0).collect()) }
+}
+
 /// An epoll descriptor; CLOEXEC, and said to be non-blocking.
 pub fn epoll() -> KernelResult<OwnedFd> {
     // SAFETY: takes an integer.

@@ -74,7 +74,7 @@ def frames(path):
             count += 1
     asks = {wire.HELLO: 0, wire.closed([(1, 1)]): 0}
     for ask in (wire.add("10.1.0.1"), wire.remove("10.1.0.1"), wire.RESPECT_BINDING, wire.TAKE, wire.CONTROL,
-                wire.FACTS, wire.before_connect(SERVER, 1), wire.bound("10.1.0.1"), wire.DISCONNECTED, wire.FORGET):
+                wire.FACTS, wire.before_connect(SERVER, 1), wire.DISCONNECTED, wire.FORGET):
         asks[ask] = 1
     for ask, due in asks.items():
         for fds in ([], [null], [null, null], [null] * 253, [sock.fileno()] * 253):
@@ -131,8 +131,6 @@ def what_is_absurd():
                 (wire.remove("192.0.2.1"), errno.EADDRNOTAVAIL),
                 (wire.before_connect("0.0.0.0", 0), None),
                 (wire.before_connect("fd09::1", 0), None),
-                (wire.bound("192.0.2.1", 65535), None),
-                (wire.bound("ff02::1"), None),
                 (wire.DISCONNECTED, 0), (wire.FACTS, 0), (wire.CONTROL, 0), (wire.FORGET, 0), (wire.FORGET, 0),
             ]:
                 told = client.errno(ask, sock)
@@ -142,9 +140,8 @@ def what_is_absurd():
             client.ask(wire.closed([wire.key_of(sock)]))
             # A connection that is under way while absurd things are said of it.
             client.ask(wire.add("10.1.0.1"), sock)
-            client.ask(wire.bound("192.0.2.1", 7), sock)
             connected(client=sock)
-            for ask in (long, wire.add("10.2.0.1"), wire.bound("10.1.0.1"), wire.DISCONNECTED, wire.FORGET,
+            for ask in (long, wire.add("10.2.0.1"), wire.DISCONNECTED, wire.FORGET,
                         wire.before_connect(SERVER, 1), wire.TAKE, wire.RESPECT_BINDING):
                 client.errno(ask, sock)
     with Broker() as broker, broker.unchanged(), watched(broker):
@@ -365,7 +362,7 @@ def descriptors_of_every_kind():
     asks = {
         "ADD": wire.add("10.1.0.1"), "ADD 6": wire.add("fd01::1"), "REMOVE": wire.remove("10.1.0.1"),
         "RESPECT": wire.RESPECT_BINDING, "START": wire.before_connect(SERVER, 5), "TAKE": wire.TAKE,
-        "CONTROL": wire.CONTROL, "FACTS": wire.FACTS, "BOUND": wire.bound("10.1.0.1"),
+        "CONTROL": wire.CONTROL, "FACTS": wire.FACTS,
         "DISCONNECTED": wire.DISCONNECTED, "FORGET": wire.FORGET,
     }
 
@@ -552,7 +549,7 @@ def hold_lock(path, trap, seconds):
     held = threading.Thread(target=lambda: sock.send(memoryview(trap.memory)[:1000]))
     held.start()
     time.sleep(0.05)
-    asks = [wire.FACTS, wire.add("10.2.0.1"), wire.remove("10.2.0.1", seconds=2), wire.CONTROL, wire.bound("10.1.0.1")]
+    asks = [wire.FACTS, wire.add("10.2.0.1"), wire.remove("10.2.0.1", seconds=2), wire.CONTROL, wire.DISCONNECTED]
     clients = [wire.Client(path) for _ in asks]
     for client, ask in zip(clients, asks):
         client.send(wire.request(1, ask), [sock.fileno()])

@@ -52,9 +52,9 @@ RESPECT_BINDING = number(3)
 TAKE = number(5)
 CONTROL = number(6)
 FACTS = number(7)
-DISCONNECTED = number(9)
-FORGET = number(10)
-OPCODES = 12
+DISCONNECTED = number(8)
+FORGET = number(9)
+OPCODES = 11
 
 
 def add(*addresses, **how):
@@ -69,12 +69,8 @@ def before_connect(text, port):
     return number(4) + sequence([address(text, port)])
 
 
-def bound(text, port=0):
-    return number(8) + address(text, port)
-
-
 def closed(keys):
-    return number(11) + sequence([number(cookie) + number(inode) for cookie, inode in keys])
+    return number(10) + sequence([number(cookie) + number(inode) for cookie, inode in keys])
 
 
 def request(tag, ask):
@@ -145,7 +141,7 @@ def reply(data):
     elif kind == 4:
         told = read.option(read.bool)
     elif kind == 5:
-        told = {"list": read.option(read.addresses), "peers": read.addresses(), "bound": read.option(read.address)}
+        told = {"list": read.option(read.addresses), "peers": read.addresses()}
     else:
         raise AssertionError(f"a reply of an unknown kind: {data!r}")
     assert read.at == len(data), f"a reply with more behind it: {data!r}"

@@ -14,7 +14,8 @@ Failures are OSError, or its subclass for the errno (PermissionError ...), with
 the library's explanation as strerror. Addresses are ipaddress objects, strings
 ("10.0.0.1", "10.0.0.1:80", "fe80::1%eth0", "[::1]:80"), tuples as the socket
 module has them, or several of these in any iterable; a name instead of an
-address is a ValueError, no name is ever looked up.
+address is a ValueError; only connect_by_name() and create_connection() look
+names up.
 
 All functions may be called from any thread, and let others run meanwhile. For
 asyncio there is mptcpapi.aio.
@@ -42,6 +43,7 @@ from ._core import (
     version,
 )
 from ._events import Event, Events
+from ._names import connect_by_name
 from ._stats import AllStats, ConnectionStats, SubflowStats, all_stats, connection_stats, subflow_stats
 from ._stream import create_connection, create_server
 
@@ -62,6 +64,7 @@ __all__ = [
     "all_stats",
     "capabilities",
     "connect",
+    "connect_by_name",
     "connection_id",
     "connection_stats",
     "create_connection",

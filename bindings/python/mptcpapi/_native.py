@@ -120,6 +120,22 @@ class EventStruct(ctypes.Structure):
 EVENT_FN = ctypes.CFUNCTYPE(c_int, POINTER(EventStruct), c_size_t, c_void_p)
 
 
+class ConnectOptsStruct(ctypes.Structure):
+    """struct mptcp_connect_opts."""
+
+    _fields_ = [
+        ("local", c_char_p),
+        ("local_count", c_uint32),
+        ("flags", c_uint32),
+        ("family", c_int32),
+        ("profile", c_int32),
+        ("timeout_ms", c_uint32),
+        ("attempt_delay_ms", c_uint32),
+        ("tcp_delay_ms", c_uint32),
+        ("reserved", c_uint32),
+    ]
+
+
 class CapsStruct(ctypes.Structure):
     """struct mptcp_caps."""
 
@@ -146,6 +162,7 @@ PROTOTYPES: Dict[str, Tuple[Any, Tuple[Any, ...]]] = {
     "mptcp_freesubflows": (None, (POINTER(SubflowStruct),)),
     "mptcp_bindx": (c_int, (c_int, c_char_p, c_int, c_int)),
     "mptcp_connectx": (c_int, (c_int, c_char_p, c_int, POINTER(c_uint32))),
+    "mptcp_connectbyname": (c_int, (c_char_p, c_char_p, POINTER(ConnectOptsStruct), c_size_t)),
     "mptcp_getladdrs": (c_int, (c_int, POINTER(c_void_p))),
     "mptcp_freeladdrs": (None, (c_void_p,)),
     "mptcp_getpaddrs": (c_int, (c_int, POINTER(c_void_p))),

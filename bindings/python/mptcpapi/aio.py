@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""MPTCP for asyncio: open_connection(), start_server(), connect(), Events.
+"""MPTCP for asyncio: open_connection(), connect_by_name(), start_server(), connect(), Events.
 
 They are used as those of asyncio, with any event loop that has add_writer().
 Nothing here blocks the loop; a cancelled call closes the sockets it made.
@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl as ssl_module
+import threading
 from typing import Any, AsyncIterator, Awaitable, Callable, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ._address import Address, Addresses, to_addresses
 from ._core import connect_step, mptcp_socket
 from ._events import Event
 from ._events import Events as BlockingEvents
+from ._names import connect_by_name as blocking_connect_by_name
 from ._stream import add_usable, bind_named, check_all_errors, listen_with, raise_all, to_peer
 
-__all__ = ["Events", "Server", "connect", "open_connection", "start_server"]
+__all__ = ["Events", "Server", "connect", "connect_by_name", "open_connection", "start_server"]
 
 _LIMIT = 2**16  # asyncio's own default for a stream's buffer
 
@@ -63,6 +65,51 @@ async def _writable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
         await ready
     finally:
         loop.remove_writer(fd)
+
+
+async def connect_by_name(
+    host: Union[str, bytes], port: Union[str, int], **options: Any
+) -> socket.socket:
+    """Connect as mptcpapi.connect_by_name() does; gives a non-blocking socket.
+
+    Which asyncio.open_connection(sock=...) takes. The C library waits for the
+    resolver and the network by itself, in a thread of this call's own. Of a
+    call that is cancelled that thread is left, until the attempts are over or
+    its timeout is, and closes what it got.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[socket.socket] = loop.create_future()
+
+    def tell(sock: Optional[socket.socket], error: Optional[BaseException]) -> None:
+        if done.cancelled():
+            if sock is not None:
+                sock.close()
+        elif error is not None:
+            done.set_exception(error)
+        elif sock is not None:
+            done.set_result(sock)
+
+    def work() -> None:
+        sock, error = None, None
+        try:
+            sock = blocking_connect_by_name(host, port, **options)
+            sock.setblocking(False)
+        except BaseException as failure:
+            error = failure
+        try:
+            loop.call_soon_threadsafe(tell, sock, error)
+        except RuntimeError:  # the loop was closed meanwhile
+            if sock is not None:
+                sock.close()
+
+    # Not the loop's own executor: that would wait for it at its end.
+    threading.Thread(target=work, name="mptcpapi.connect_by_name", daemon=True).start()
+    try:
+        return await done
+    except asyncio.CancelledError:
+        if done.done() and not done.cancelled() and done.exception() is None:
+            done.result().close()
+        raise
 
 
 class Events(BlockingEvents):

@@ -7,6 +7,7 @@ import pytest
 
 from mptcpapi._native import (
     CapsStruct,
+    ConnectOptsStruct,
     ConnStatsStruct,
     SockaddrStorage,
     SubflowStatsStruct,
@@ -71,3 +72,21 @@ def test_subflow_stats():
         ("ifindex", 424),
     ):
         assert getattr(SubflowStatsStruct, name).offset == offset, name
+
+
+def test_connect_opts():
+    pointer = ctypes.sizeof(ctypes.c_void_p)
+    assert ctypes.sizeof(ConnectOptsStruct) == pointer + 32
+    for place, name in enumerate(
+        (
+            "local_count",
+            "flags",
+            "family",
+            "profile",
+            "timeout_ms",
+            "attempt_delay_ms",
+            "tcp_delay_ms",
+            "reserved",
+        )
+    ):
+        assert getattr(ConnectOptsStruct, name).offset == pointer + 4 * place, name

@@ -19,6 +19,7 @@ package capi
 /*
 #cgo pkg-config: mptcpapi
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <netinet/in.h>
 #include <mptcp.h>
@@ -28,6 +29,7 @@ _Static_assert(sizeof(struct mptcp_subflow) == 288, "mptcp_subflow");
 _Static_assert(sizeof(struct mptcp_conn_stats) == 104, "mptcp_conn_stats");
 _Static_assert(sizeof(struct mptcp_subflow_stats) == 432, "mptcp_subflow_stats");
 _Static_assert(sizeof(struct mptcp_event) == 336, "mptcp_event");
+_Static_assert(sizeof(struct mptcp_connect_opts) == sizeof(void *) + 32, "mptcp_connect_opts");
 
 // What one call gave. words is set where rc is negative.
 struct capi_result {
@@ -102,6 +104,17 @@ static struct capi_result capi_connectx(int fd, const void *addrs, int count)
 	return capi_done(rc, connid, NULL);
 }
 
+// local apart: a struct that C is given may not have a pointer of Go's in it.
+static struct capi_result capi_connectbyname(const char *node, const char *service, const void *local,
+                                             struct mptcp_connect_opts opts)
+{
+	int rc;
+
+	opts.local = local;
+	rc = mptcp_connectbyname(node, service, &opts, sizeof(opts));
+	return capi_done(rc, 0, NULL);
+}
+
 static struct capi_result capi_getsubflows(int fd)
 {
 	struct mptcp_subflow *list = NULL;
@@ -169,6 +182,7 @@ static struct capi_result capi_nextevent(int evfd, struct mptcp_event *event)
 import "C"
 
 import (
+	"strings"
 	"syscall"
 	"unsafe"
 )
@@ -509,6 +523,39 @@ func GetAllStats(fd int) (ConnStats, []SubflowStats, *Failure) {
 		}
 	}
 	return connStats(&c), subflows, nil
+}
+
+// ByName is struct mptcp_connect_opts; times are in milliseconds. Local is
+// packed addresses.
+type ByName struct {
+	Local                           []byte
+	LocalCount                      int
+	NoFallback                      bool
+	Family                          int32
+	Timeout, AttemptDelay, TCPDelay uint32
+}
+
+// ConnectByName is mptcp_connectbyname: a descriptor, non-blocking.
+func ConnectByName(node, service string, how *ByName) (int, *Failure) {
+	if strings.IndexByte(node, 0) >= 0 || strings.IndexByte(service, 0) >= 0 {
+		return -1, &Failure{Errno: syscall.EINVAL, Words: "a NUL inside the name or the service"}
+	}
+	n, s := C.CString(node), C.CString(service)
+	defer C.free(unsafe.Pointer(n))
+	defer C.free(unsafe.Pointer(s))
+	opts := C.struct_mptcp_connect_opts{
+		local_count:      C.uint32_t(how.LocalCount),
+		flags:            C.MPTCP_CONNECT_NONBLOCK,
+		family:           C.int32_t(how.Family),
+		timeout_ms:       C.uint32_t(how.Timeout),
+		attempt_delay_ms: C.uint32_t(how.AttemptDelay),
+		tcp_delay_ms:     C.uint32_t(how.TCPDelay),
+	}
+	if how.NoFallback {
+		opts.flags |= C.MPTCP_CONNECT_NO_FALLBACK
+	}
+	r := C.capi_connectbyname(n, s, start(how.Local), opts)
+	return int(r.rc), failure(&r)
 }
 
 // LocalAddrs is mptcp_getladdrs: packed addresses.
