@@ -26,7 +26,7 @@ fn header() {
     ));
     let mut builder = cbindgen::Builder::new().with_config(config);
     // Not the whole crate: its other constants are no business of C's.
-    for file in ["types", "options", "addresses", "names", "stats", "events", "also"] {
+    for file in ["types", "options", "addresses", "names", "stats", "subflows", "events", "also"] {
         builder = builder.with_src(format!("src/capi/{file}.rs"));
     }
     let bindings = builder.generate().unwrap_or_else(|e| panic!("cbindgen: {e}"));

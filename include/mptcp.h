@@ -68,38 +68,50 @@
 #define TCP_MULTIPATH_CONNID 0x689705
 
 /**
- * int; get and set. RFC 6897 REQ7. 0: the default. This version knows the
- * default only, which get tells.
+ * int, 1 to 255; get and set. RFC 6897 REQ7.
+ *
+ * Subflows of the connection at most, the initial one included; 0: the
+ * default, 255. Lowered, the least useful ones are closed, never the last;
+ * raised, those are made that the list asks for.
  */
 #define TCP_MULTIPATH_MAX_SUBFLOWS 0x689706
 
 /**
- * int, MPTCP_PROFILE_*; get and set. RFC 6897 REQ8. This version knows the
- * default only.
+ * int, MPTCP_PROFILE_*; get and set. RFC 6897 REQ8.
+ *
+ * What the connection is for: which subflows it has, and which of them are
+ * for backup.
  */
 #define TCP_MULTIPATH_PROFILE 0x689707
 
 /**
- * struct mptcp_traffic; get and set. RFC 6897 REQ9. This version knows the
- * default only.
+ * struct mptcp_traffic; get and set. RFC 6897 REQ9.
+ *
+ * What the connection will carry. One of less than 1 MiB gets no further
+ * subflows, unless it carries that much after all.
  */
 #define TCP_MULTIPATH_TRAFFIC 0x689708
 
 /**
  * struct mptcp_path_policy, or an int, its mode; get and set. RFC 6897 REQ10.
- * This version knows the default only.
+ *
+ * When further subflows are made.
  */
 #define TCP_MULTIPATH_PATH_POLICY 0x689709
 
 /**
- * int, MPTCP_REDUNDANCY_*; get and set. RFC 6897 REQ12. This version knows
- * the default only.
+ * int, MPTCP_REDUNDANCY_*; get and set. RFC 6897 REQ12.
+ *
+ * Takes a kernel with a packet scheduler that does it, which sockets get when
+ * they are made (net.mptcp.scheduler): EOPNOTSUPP where there is none.
  */
 #define TCP_MULTIPATH_REDUNDANCY 0x68970a
 
 /**
- * int, boolean; get and set. RFC 6897 REQ13. This version knows the default
- * only.
+ * int, boolean; get and set. RFC 6897 REQ13.
+ *
+ * The connection ends with its initial subflow. The default is the
+ * administrator's (mptcpapid.conf(5)), else 0.
  */
 #define TCP_MULTIPATH_FATE_SHARING 0x68970b
 
@@ -204,6 +216,16 @@
 #define MPTCP_BINDX_NO_SUBFLOW 0x40
 
 /**
+ * mptcp_opensubflow(): for backup only.
+ */
+#define MPTCP_OPEN_BACKUP 0x1
+
+/**
+ * mptcp_opensubflow(): return when it is established or refused.
+ */
+#define MPTCP_OPEN_WAIT 0x2
+
+/**
  * struct mptcp_connect_opts.flags: the descriptor is O_NONBLOCK.
  */
 #define MPTCP_CONNECT_NONBLOCK 0x1
@@ -289,7 +311,7 @@
 #define MPTCP_CAP_ADD_LIVE 0x40
 
 /**
- * struct mptcp_caps.works: single subflows can be closed (not in this version).
+ * struct mptcp_caps.works: single subflows can be closed.
  */
 #define MPTCP_CAP_CLOSE_SUBFLOW 0x80
 
@@ -304,17 +326,18 @@
 #define MPTCP_CAP_BACKUP 0x200
 
 /**
- * struct mptcp_caps.works: profiles (not in this version).
+ * struct mptcp_caps.works: profiles, traffic hints, path policies and numbers
+ * of subflows.
  */
 #define MPTCP_CAP_PROFILE 0x400
 
 /**
- * struct mptcp_caps.works: redundancy (not in this version).
+ * struct mptcp_caps.works: a packet scheduler can send data twice.
  */
 #define MPTCP_CAP_REDUNDANCY 0x800
 
 /**
- * struct mptcp_caps.works: fate sharing (not in this version).
+ * struct mptcp_caps.works: fate sharing.
  */
 #define MPTCP_CAP_FATE_SHARING 0x1000
 
@@ -1131,7 +1154,8 @@ int mptcp_setsockopt(int fd,
  * Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
  * socket of TCP or MPTCP; CONNID of plain TCP; SUBFLOWS before Linux 5.16
  * without inet_diag), EFAULT, EINVAL, ENOPROTOOPT, ENOTCONN (no connection,
- * or it ended), ENOBUFS, E2BIG, ENOMEM, ENOTRECOVERABLE. Needs no privilege.
+ * or it ended), ENOBUFS, E2BIG, EIO (the broker went), ENOMEM,
+ * ENOTRECOVERABLE. Needs no privilege.
  */
 int mptcp_getsockopt(int fd,
                      int level,
@@ -1315,6 +1339,60 @@ int mptcp_getallstats(int fd,
  * Frees what mptcp_getallstats() gave. NULL is fine; errno stays.
  */
 void mptcp_freeallstats(struct mptcp_subflow_stats *subflows);
+
+/**
+ * Opens a subflow of a connection.
+ *
+ * local is a sockaddr_in or sockaddr_in6, port 0 any port; NULL: any address
+ * of the list. remote is one too, port 0 the initial subflow's; NULL: where
+ * the initial subflow leads. flags: MPTCP_OPEN_BACKUP, MPTCP_OPEN_WAIT.
+ *
+ * 0 means accepted: the subflow is asked for as soon as the connection is
+ * fully established, once; what becomes of it is an event, MPTCP_EV_SUBFLOW_UP
+ * or MPTCP_EV_REQUEST_FAILED. With MPTCP_OPEN_WAIT, on a blocking socket, the
+ * call returns when it is established or refused, after SO_SNDTIMEO at the
+ * latest, ten seconds where that is not set.
+ *
+ * Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (no MPTCP, a fallback
+ * to TCP, the in-kernel path manager, another network namespace, an older
+ * broker), EINVAL (an unknown flag; WAIT on a non-blocking socket; a wildcard,
+ * a link-local address without scope id), ENOTCONN, EADDRNOTAVAIL (local is
+ * not in the list, or not of this host), EAFNOSUPPORT (unlike families, or one
+ * that the socket can't use), ENOSPC (MAX_SUBFLOWS reached), EPERM, EACCES,
+ * EDQUOT, EIO, ENOMEM, EMFILE, ENFILE, ENOTRECOVERABLE; with WAIT also
+ * ETIMEDOUT, EINTR (the attempt goes on), ECONNREFUSED and what else connect(2)
+ * says.
+ */
+int mptcp_opensubflow(int fd,
+                      const struct sockaddr *local,
+                      const struct sockaddr *remote,
+                      int flags);
+
+/**
+ * Closes a subflow of a connection; the last one too.
+ *
+ * It is named by its addresses and ports, and by its id where that is not 0.
+ * It is not opened again by policy, but by mptcp_opensubflow() or when its
+ * local address is ADDed again. Under the in-kernel path manager a subflow can
+ * be closed too; the kernel may then open others.
+ *
+ * Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (no MPTCP, a fallback
+ * to TCP, another network namespace, an older broker, a kernel without
+ * CONFIG_INET_DIAG_DESTROY), EFAULT, EAFNOSUPPORT, ENOTCONN, ENOENT (no such
+ * subflow, or no more), EPERM, EDQUOT, EIO, ENOMEM, EMFILE, ENFILE,
+ * ENOTRECOVERABLE.
+ */
+int mptcp_closesubflow(int fd, const struct mptcp_subflow *subflow);
+
+/**
+ * Makes a subflow one for backup (on is not 0), or not, and tells the peer:
+ * neither end then uses it while another is there.
+ *
+ * It is named as for mptcp_closesubflow(). It stays so whatever the list and
+ * the profile say. Returns 0, or -1 and errno: as mptcp_closesubflow();
+ * EOPNOTSUPP also where the in-kernel path manager has the connection.
+ */
+int mptcp_setbackup(int fd, const struct mptcp_subflow *subflow, int on);
 
 /**
  * Gives a descriptor that tells what happens to connections (RFC 6897 REQ14).

@@ -5,6 +5,7 @@ use crate::addr::LIST_MAX;
 use crate::error::{Error, Result};
 use crate::kernel::{diag, sockopt};
 use crate::path::{self, Abilities, Backend, Control};
+use crate::redundancy;
 use crate::stream::{Socket, Stage};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -22,10 +23,18 @@ pub const SUBFLOW_STATS: u64 = 0x10;
 pub const ADD_BEFORE: u64 = 0x20;
 /// ADD and REMOVE on a connection.
 pub const ADD_LIVE: u64 = 0x40;
+/// Single subflows can be closed.
+pub const CLOSE_SUBFLOW: u64 = 0x80;
 /// Lists on listeners.
 pub const LISTEN: u64 = 0x100;
 /// Addresses for backup only.
 pub const BACKUP: u64 = 0x200;
+/// Profiles, traffic hints, policies and a number of subflows.
+pub const PROFILE: u64 = 0x400;
+/// Data can be sent on several paths at once.
+pub const REDUNDANCY: u64 = 0x800;
+/// Connections can share their initial subflow's fate.
+pub const FATE_SHARING: u64 = 0x1000;
 /// Connections tell of events.
 pub const EVENTS: u64 = 0x2000;
 /// bind(2) still works after ADD (Linux 6.8).
@@ -33,9 +42,12 @@ pub const LATE_BIND: u64 = 0x4000;
 
 /// The bits that this version can tell.
 pub const KNOWN: u64 =
-    ENABLE | SUBFLOWS | CONNID | STATS | ADD_BEFORE | ADD_LIVE | LISTEN | BACKUP | EVENTS | LATE_BIND;
+    ENABLE | SUBFLOWS | CONNID | STATS | ADD_BEFORE | LISTEN | LIVE | REDUNDANCY | EVENTS | LATE_BIND;
 
 const STATS: u64 = CONN_STATS | SUBFLOW_STATS;
+
+/// What control of a connection makes possible.
+const LIVE: u64 = ADD_LIVE | CLOSE_SUBFLOW | BACKUP | PROFILE | FATE_SHARING;
 
 /// What works, who makes it work, and what is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,15 +139,20 @@ fn steering(stage: Stage, control: Control, switch: bool, listen: bool) -> u64 {
     match stage {
         Stage::Unconnected | Stage::Connecting => {
             if switch {
-                works |= ADD_BEFORE | ADD_LIVE | BACKUP;
+                works |= ADD_BEFORE | LIVE;
             }
             if listen {
                 works |= LISTEN;
             }
         }
-        Stage::Listening if listen => works |= ADD_BEFORE | ADD_LIVE | BACKUP | LISTEN,
-        Stage::Connected if control == Control::Connection => works |= ADD_LIVE | BACKUP,
+        Stage::Listening if listen => works |= ADD_BEFORE | LIVE | LISTEN,
+        Stage::Connected if control == Control::Connection => works |= LIVE,
+        // Whoever may act can close one without control of the others.
+        Stage::Connected if control == Control::Kernel => works |= CLOSE_SUBFLOW,
         Stage::Listening | Stage::Connected | Stage::Ended => {}
+    }
+    if works & PROFILE != 0 && redundancy::is_possible() {
+        works |= REDUNDANCY;
     }
     works
 }

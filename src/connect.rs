@@ -262,6 +262,11 @@ fn deadline(socket: &Socket<'_>) -> Option<u64> {
     if sockopt::nonblocking(socket.fd) {
         return None;
     }
+    send_timeout(socket).map(|millis| process::milliseconds().saturating_add(millis))
+}
+
+/// SO_SNDTIMEO in milliseconds, `None` where it is not set.
+pub(crate) fn send_timeout(socket: &Socket<'_>) -> Option<u64> {
     let mut bytes = [0u8; 16];
     let len = sockopt::get(socket.fd, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &mut bytes).ok()?;
     let (seconds, micros) = bytes.get(..len)?.split_at_checked(len / 2)?;
@@ -270,8 +275,8 @@ fn deadline(socket: &Socket<'_>) -> Option<u64> {
         4 => b.try_into().ok().map(u32::from_ne_bytes).map(u64::from),
         _ => None,
     };
-    let millis = number(seconds)?.saturating_mul(1000).saturating_add(number(micros)? / 1000);
-    (millis > 0).then(|| process::milliseconds().saturating_add(millis))
+    let millis = number(seconds)?.saturating_mul(1000).saturating_add(number(micros)?.div_ceil(1000));
+    (millis > 0).then_some(millis)
 }
 
 /// One connect(2); with a deadline and others to try, for its share of it.

@@ -26,6 +26,7 @@
 //! ```
 
 pub mod addr;
+mod advanced;
 pub mod caps;
 mod connect;
 pub mod engine;
@@ -38,6 +39,7 @@ pub mod options;
 mod path;
 mod pending;
 mod quick;
+mod redundancy;
 mod socket;
 mod stats;
 pub mod stream;
@@ -46,8 +48,10 @@ pub mod wire;
 #[cfg(feature = "capi")]
 pub mod capi;
 
+pub use advanced::{close_subflow, open_subflow, set, set_backup, settings};
 pub use caps::{Capabilities, capabilities};
 pub use connect::connect;
+pub use engine::{Mode, PathPolicy, Profile, Redundancy, Setting, Settings, Traffic};
 pub use error::{Errno, Error, KernelResult, Result};
 pub use kernel::info::TcpInfo;
 pub use names::{ByName, connect_by_name};

@@ -247,7 +247,7 @@ pub fn remove(fd: impl AsFd, addrs: Vec<SocketAddr>) -> Result<()> {
 }
 
 /// The backend for a socket whose paths can be steered at all.
-fn steerable(socket: &Socket<'_>) -> Result<&'static dyn PathControl> {
+pub(crate) fn steerable(socket: &Socket<'_>) -> Result<&'static dyn PathControl> {
     let stage = socket.stage()?;
     let fallen_back = stage == Stage::Connected && sockopt::info(socket.fd).is_err();
     if !socket.mptcp || fallen_back {

@@ -8,7 +8,7 @@
 //! and the message is none.
 
 use crate::addr;
-use crate::engine;
+use crate::engine::{self, Setting, Settings};
 use crate::error::{Error, Result};
 use crate::events::Event;
 use crate::manager;
@@ -25,6 +25,9 @@ pub const LIMIT: usize = 8192;
 
 /// How long REMOVE may wait.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(2);
+
+/// How long an open may wait for what becomes of it.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// From the library.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +115,43 @@ pub enum Ask {
         /// As above.
         events: u32,
     },
+    /// What is in force of the settings?
+    Settings,
+    /// Change one of them.
+    Set(Setting),
+    /// mptcp_opensubflow().
+    Open {
+        /// `None`: any of the list.
+        #[serde(with = "scoped")]
+        local: Option<SocketAddr>,
+        /// `None`: the initial peer.
+        #[serde(with = "scoped")]
+        remote: Option<SocketAddr>,
+        /// For backup.
+        backup: bool,
+        /// The answer is what becomes of it, for so long.
+        wait: Option<Duration>,
+    },
+    /// mptcp_closesubflow().
+    Close {
+        /// Here.
+        #[serde(with = "scoped")]
+        local: SocketAddr,
+        /// There.
+        #[serde(with = "scoped")]
+        remote: SocketAddr,
+    },
+    /// mptcp_setbackup().
+    Pin {
+        /// Here.
+        #[serde(with = "scoped")]
+        local: SocketAddr,
+        /// There.
+        #[serde(with = "scoped")]
+        remote: SocketAddr,
+        /// For backup.
+        backup: bool,
+    },
 }
 
 /// What came of it.
@@ -153,6 +193,8 @@ pub enum Told {
     Happened(Event),
     /// To a subscriber: nothing will follow.
     Over,
+    /// To [`Ask::Settings`].
+    Settings(Settings),
 }
 
 impl Ask {
@@ -175,6 +217,27 @@ impl Ask {
             Self::Take => Ok(Call::Take),
             Self::Control => Ok(Call::Control),
             Self::Facts => Ok(Call::Facts),
+            Self::Settings => Ok(Call::Settings),
+            Self::Set(setting) => Ok(Call::Set(setting)),
+            Self::Open { local, remote, backup, wait } => {
+                let checked = |addr: Option<SocketAddr>| match addr {
+                    Some(addr) => list(vec![addr]).map(|list| list.first().copied()),
+                    None => Ok(None),
+                };
+                let wait = wait.map(|wait| wait.min(WAIT_MAX));
+                checked(local).and_then(|local| {
+                    let remote = checked(remote)?;
+                    Ok(Call::Open { local, remote, backup, wait })
+                })
+            }
+            Self::Close { local, remote } => {
+                let (local, remote) = (addr::canonical(local), addr::canonical(remote));
+                Ok(Call::Close { local, remote })
+            }
+            Self::Pin { local, remote, backup } => {
+                let (local, remote) = (addr::canonical(local), addr::canonical(remote));
+                Ok(Call::Pin { local, remote, backup })
+            }
             Self::Hello
             | Self::Disconnected
             | Self::Forget
@@ -239,6 +302,7 @@ impl From<Result<manager::Answer>> for Told {
             Ok(Answer::Control(Control::Unknown)) => Self::Control(None),
             Ok(Answer::Control(control)) => Self::Control(Some(control == Control::Connection)),
             Ok(Answer::Facts(facts)) => Self::Facts { list: facts.list, peers: facts.peers },
+            Ok(Answer::Settings(settings)) => Self::Settings(settings),
         }
     }
 }
@@ -257,6 +321,7 @@ impl Told {
             Self::Control(Some(true)) => Answer::Control(Control::Connection),
             Self::Control(Some(false)) => Answer::Control(Control::Kernel),
             Self::Facts { list, peers } => Answer::Facts(Facts { list, peers }),
+            Self::Settings(settings) => Answer::Settings(settings),
             Self::Refused { .. } | Self::Welcome { .. } | Self::Happened(_) | Self::Over => {
                 return Err(Error::new(libc::EIO, "the broker gave an answer that fits no question"));
             }
@@ -338,7 +403,7 @@ pub mod scoped {
             })*
         };
     }
-    itself!(u8, u16, u32);
+    itself!(bool, u8, u16, u32);
 
     impl<A: Scoped, B: Scoped> Scoped for (A, B) {
         type Form = (A::Form, B::Form);

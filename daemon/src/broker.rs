@@ -746,12 +746,14 @@ impl Broker {
         {
             self.manager.expect(key, who.number());
         }
-        let registers = !matches!(call, Call::Control | Call::Facts | Call::Subscribe { .. });
+        let registers =
+            !matches!(call, Call::Control | Call::Facts | Call::Settings | Call::Subscribe { .. });
         if registers && let Err(error) = self.register(id, uid, key) {
             return Some((error, fd));
         }
         let patience = match &call {
             Call::Remove { patience, .. } => *patience,
+            Call::Open { wait, .. } => wait.unwrap_or_default(),
             _ => Time::ZERO,
         };
         let rights = self.policy.rights(uid);
@@ -760,7 +762,8 @@ impl Broker {
             Call::Add(entries) => entries.iter().all(|entry| self.links.has(&entry.addr)),
             _ => false,
         };
-        let leave = Leave { servers, peers: rights.peers, local };
+        let fate_sharing = rights.fate_sharing;
+        let leave = Leave { servers, peers: rights.peers, local, fate_sharing };
         let deadline = Manager::now() + PATIENCE + patience;
         let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));
@@ -810,6 +813,11 @@ impl Broker {
                     entry.advertise = false;
                 }
             }
+        }
+        if let Ask::Open { local: Some(local), .. } = ask
+            && !rights.may_use(local.ip().to_canonical(), self.links.holder(local))
+        {
+            return Err(forbidden(local, "use"));
         }
         Ok(key)
     }

@@ -5,7 +5,7 @@
 
 use crate::log::log;
 use mptcpapi::engine::ids::Slot;
-use mptcpapi::engine::{self, Device, Key, Peer, Saved};
+use mptcpapi::engine::{self, Device, Key, Peer, Saved, Settings, Wishes};
 use mptcpapi::manager::Prepared;
 use mptcpapi::wire::{self, scoped};
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,37 @@ enum Record {
     Gone(wire::Key),
     /// What the namespace's path manager was before a server's list.
     Held(Option<String>),
+    /// Of the socket before, if anything.
+    Wishes(wire::Key, Box<Wished>),
+}
+
+/// [`Wishes`] in the form of the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Wished {
+    settings: Settings,
+    fate_default: bool,
+    demanded: bool,
+    doomed: bool,
+    #[serde(with = "scoped")]
+    pinned: Vec<(SocketAddr, SocketAddr, bool)>,
+    #[serde(with = "scoped")]
+    barred: Vec<(SocketAddr, SocketAddr)>,
+    #[serde(with = "scoped")]
+    opens: Vec<(SocketAddr, SocketAddr, bool)>,
+}
+
+impl From<&Wishes> for Wished {
+    fn from(wishes: &Wishes) -> Self {
+        let Wishes { settings, fate_default, demanded, doomed, pinned, barred, opens } = wishes.clone();
+        Self { settings, fate_default, demanded, doomed, pinned, barred, opens }
+    }
+}
+
+impl From<Wished> for Wishes {
+    fn from(wished: Wished) -> Self {
+        let Wished { settings, fate_default, demanded, doomed, pinned, barred, opens } = wished;
+        Self { settings, fate_default, demanded, doomed, pinned, barred, opens }
+    }
 }
 
 /// An [`Item`] in the form of the file.
@@ -146,6 +177,7 @@ impl From<Written> for Item {
                 missed: written.missed,
                 tried: written.tried,
                 taken: written.taken,
+                wishes: Wishes::default(),
                 foreign: written.foreign,
                 unclaimed: written.unclaimed,
             },
@@ -212,7 +244,7 @@ impl Journal {
 
     /// Notes a socket as it is now.
     pub fn put(&mut self, item: &Item) {
-        append(&mut self.unwritten, &Record::Socket(Box::new(item.into())));
+        append_item(&mut self.unwritten, item);
     }
 
     /// Notes that a socket is gone.
@@ -289,11 +321,18 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 pub fn whole<'a>(place: &Place, items: impl Iterator<Item = &'a Item>, held: Option<&str>) -> Vec<u8> {
     let mut bytes = Vec::new();
     append(&mut bytes, &Record::Begin(place.clone()));
-    items.for_each(|item| append(&mut bytes, &Record::Socket(Box::new(item.into()))));
+    items.for_each(|item| append_item(&mut bytes, item));
     if let Some(held) = held {
         append(&mut bytes, &Record::Held(Some(held.to_owned())));
     }
     bytes
+}
+
+fn append_item(out: &mut Vec<u8>, item: &Item) {
+    append(out, &Record::Socket(Box::new(item.into())));
+    if item.saved.wishes != Wishes::default() {
+        append(out, &Record::Wishes(item.saved.key.into(), Box::new((&item.saved.wishes).into())));
+    }
 }
 
 fn append(out: &mut Vec<u8>, record: &Record) {
@@ -346,6 +385,11 @@ pub fn recall(bytes: &[u8], here: &Place) -> Past {
             }
             Record::Gone(key) => drop(items.remove(&key)),
             Record::Held(held) => past.held = held,
+            Record::Wishes(key, wished) => {
+                if let Some((_, item)) = items.get_mut(&key) {
+                    item.saved.wishes = (*wished).into();
+                }
+            }
         }
     }
     let mut ordered: Vec<_> = items.into_values().collect();
@@ -388,6 +432,16 @@ mod tests {
                 missed: vec![(addr(n), addr(2))],
                 tried: vec![(addr(n), addr(3))],
                 taken: vec![4],
+                wishes: if n % 3 == 0 {
+                    Wishes::default()
+                } else {
+                    Wishes {
+                        settings: Settings { max_subflows: n as u8, ..Settings::default() },
+                        pinned: vec![(addr(n), addr(2), true)],
+                        opens: vec![(addr(n), addr(3), false)],
+                        ..Wishes::default()
+                    }
+                },
                 foreign: false,
                 unclaimed: false,
             },
@@ -413,7 +467,7 @@ mod tests {
                 if gone {
                     append(&mut bytes, &Record::Gone(item(n).saved.key.into()));
                 } else {
-                    append(&mut bytes, &Record::Socket(Box::new((&item(n)).into())));
+                    append_item(&mut bytes, &item(n));
                     expected.push(item(n));
                 }
             }

@@ -28,6 +28,7 @@ struct Section {
     advertise: Option<Vec<String>>,
     servers: Option<bool>,
     peers: Option<bool>,
+    fate_sharing: Option<bool>,
     sockets: Option<u32>,
     clients: Option<u32>,
     requests: Option<u32>,
@@ -86,6 +87,9 @@ pub struct Rights {
     /// Name further addresses of a peer (mptcp_connectx), which subflows then
     /// go to.
     pub peers: bool,
+    /// Connections end with their initial subflow, unless their application
+    /// says otherwise.
+    pub fate_sharing: bool,
     /// Sockets under control at a time.
     pub sockets: u32,
     /// Connections to the broker at a time.
@@ -103,6 +107,7 @@ impl Default for Rights {
             advertise: vec![Pattern::Everything],
             servers: false,
             peers: false,
+            fate_sharing: false,
             sockets: 16384,
             clients: 1024,
             requests: 10_000,
@@ -123,6 +128,7 @@ impl Rights {
             advertise: patterns(&section.advertise, &self.advertise)?,
             servers: section.servers.unwrap_or(self.servers),
             peers: section.peers.unwrap_or(self.peers),
+            fate_sharing: section.fate_sharing.unwrap_or(self.fate_sharing),
             sockets: section.sockets.unwrap_or(self.sockets),
             clients: section.clients.unwrap_or(self.clients).max(1),
             requests: section.requests.unwrap_or(self.requests).max(1),

@@ -96,7 +96,7 @@ impl World {
                 let token = self.out[at].token;
                 self.answer(at, Outcome::Taken, script)?;
                 let mut subflow =
-                    Seen { local, remote, local_id: id, remote_id: 0, up: true, initial: false };
+                    Seen { local, remote, local_id: id, remote_id: 0, up: true, initial: false, backup: None };
                 if local.port() == 0 {
                     subflow.local.set_port(script.word()?);
                 }
@@ -424,7 +424,7 @@ fn subflows(c: &Connection) -> impl Iterator<Item = (u32, Seen)> + '_ {
     c.subflows.iter().filter_map(|s| {
         let up = matches!(s.state, State::Up(_));
         let (local, remote, local_id, initial) = (s.local, s.remote, s.local_id, s.initial);
-        Some((c.token?, Seen { local, remote, local_id, remote_id: 0, up, initial }))
+        Some((c.token?, Seen { local, remote, local_id, remote_id: 0, up, initial, backup: None }))
     })
 }
 

@@ -12,6 +12,7 @@ mod events;
 mod names;
 mod options;
 mod stats;
+mod subflows;
 mod types;
 
 pub use addresses::*;
@@ -20,6 +21,7 @@ pub use events::*;
 pub use names::*;
 pub use options::*;
 pub use stats::*;
+pub use subflows::*;
 pub use types::*;
 
 use crate::error::{Error, Result};

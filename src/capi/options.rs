@@ -4,6 +4,8 @@
 use super::types::*;
 use super::{allocate, borrowed, boundary, bytes, count, fault, release};
 use crate::addr;
+use crate::advanced;
+use crate::engine::{Mode, PathPolicy, Profile, Redundancy, Setting, Settings, Traffic};
 use crate::error::{Error, Result};
 use crate::kernel::sockopt;
 use crate::socket::{self, Subflow, Usage};
@@ -84,7 +86,8 @@ pub unsafe extern "C" fn mptcp_setsockopt(
                 let size = option.size(optlen as usize)?;
                 // SAFETY: the caller says that optval has optlen bytes, and
                 // `size` is no more.
-                option.set(unsafe { bytes(optval.cast(), size, "optval")? })?;
+                let setting = option.parse(unsafe { bytes(optval.cast(), size, "optval")? })?;
+                advanced::set(fd, setting)?;
             }
         }
         Ok(0)
@@ -103,7 +106,8 @@ pub unsafe extern "C" fn mptcp_setsockopt(
 /// Returns 0, or -1 and errno: EBADF, ENOTSOCK, EOPNOTSUPP (not a stream
 /// socket of TCP or MPTCP; CONNID of plain TCP; SUBFLOWS before Linux 5.16
 /// without inet_diag), EFAULT, EINVAL, ENOPROTOOPT, ENOTCONN (no connection,
-/// or it ended), ENOBUFS, E2BIG, ENOMEM, ENOTRECOVERABLE. Needs no privilege.
+/// or it ended), ENOBUFS, E2BIG, EIO (the broker went), ENOMEM,
+/// ENOTRECOVERABLE. Needs no privilege.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mptcp_getsockopt(
     fd: c_int,
@@ -178,13 +182,13 @@ pub unsafe extern "C" fn mptcp_getsockopt(
                 if optval.is_null() {
                     return Err(fault("optval"));
                 }
+                let value = option.write(&advanced::settings(fd)?);
                 // SAFETY: optval is not null and has `room` bytes, of which
-                // `size` are written; optlen is not null.
+                // `size` are written, no more of the value than that or all;
+                // optlen is not null.
                 unsafe {
                     optval.cast::<u8>().write_bytes(0, size);
-                    if size == 4 {
-                        optval.cast::<i32>().write_unaligned(option.default_number());
-                    }
+                    optval.cast::<u8>().copy_from_nonoverlapping(value.as_ptr(), value.len().min(size));
                     optlen.write_unaligned(count(size)? as u32);
                 }
             }
@@ -230,37 +234,47 @@ pub unsafe extern "C" fn mptcp_freesubflows(subflows: *mut mptcp_subflow) {
     unsafe { release(subflows.cast()) };
 }
 
-/// An option of appendix A.3, of which this version has the default: setting
-/// that succeeds, anything else is refused, so nobody takes it for granted.
+/// An option of appendix A.3.
 struct Advanced {
     name: &'static str,
     optname: c_int,
     /// sizeof its struct, 4 for an int, and its first field.
     full: usize,
     first: usize,
-    /// Greatest value of the first field that has a meaning.
-    greatest: u64,
 }
 
 const ADVANCED: [Advanced; 6] = {
-    const fn of(name: &'static str, optname: c_int, full: usize, first: usize, greatest: u64) -> Advanced {
-        Advanced { name, optname, full, first, greatest }
+    const fn of(name: &'static str, optname: c_int, full: usize, first: usize) -> Advanced {
+        Advanced { name, optname, full, first }
     }
     [
-        of("TCP_MULTIPATH_MAX_SUBFLOWS", TCP_MULTIPATH_MAX_SUBFLOWS, 4, 4, 255),
-        of("TCP_MULTIPATH_PROFILE", TCP_MULTIPATH_PROFILE, 4, 4, MPTCP_PROFILE_OVERFLOW as u64),
-        of("TCP_MULTIPATH_TRAFFIC", TCP_MULTIPATH_TRAFFIC, size_of::<mptcp_traffic>(), 8, u64::MAX),
-        of(
-            "TCP_MULTIPATH_PATH_POLICY",
-            TCP_MULTIPATH_PATH_POLICY,
-            size_of::<mptcp_path_policy>(),
-            4,
-            MPTCP_PATHS_MANUAL as u64,
-        ),
-        of("TCP_MULTIPATH_REDUNDANCY", TCP_MULTIPATH_REDUNDANCY, 4, 4, MPTCP_REDUNDANCY_FULL as u64),
-        of("TCP_MULTIPATH_FATE_SHARING", TCP_MULTIPATH_FATE_SHARING, 4, 4, u32::MAX as u64),
+        of("TCP_MULTIPATH_MAX_SUBFLOWS", TCP_MULTIPATH_MAX_SUBFLOWS, 4, 4),
+        of("TCP_MULTIPATH_PROFILE", TCP_MULTIPATH_PROFILE, 4, 4),
+        of("TCP_MULTIPATH_TRAFFIC", TCP_MULTIPATH_TRAFFIC, size_of::<mptcp_traffic>(), 8),
+        of("TCP_MULTIPATH_PATH_POLICY", TCP_MULTIPATH_PATH_POLICY, size_of::<mptcp_path_policy>(), 4),
+        of("TCP_MULTIPATH_REDUNDANCY", TCP_MULTIPATH_REDUNDANCY, 4, 4),
+        of("TCP_MULTIPATH_FATE_SHARING", TCP_MULTIPATH_FATE_SHARING, 4, 4),
     ]
 };
+
+const MODES: [Mode; 3] = [Mode::Eager, Mode::OnDemand, Mode::Manual];
+const REDUNDANCIES: [Redundancy; 3] = [Redundancy::None, Redundancy::Spare, Redundancy::Full];
+
+/// The place of a value in its numbering.
+fn number_of<T: PartialEq>(all: &[T], value: &T) -> u32 {
+    all.iter().position(|known| known == value).map_or(0, |at| at as u32)
+}
+
+/// The words of a struct, and its bytes again.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    let found = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>());
+    found.map_or(0, |found| u32::from_ne_bytes(*found))
+}
+
+fn long(bytes: &[u8], at: usize) -> u64 {
+    let found = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>());
+    found.map_or(0, |found| u64::from_ne_bytes(*found))
+}
 
 impl Advanced {
     fn of(optname: c_int) -> Option<&'static Self> {
@@ -279,11 +293,8 @@ impl Advanced {
         Ok(optlen)
     }
 
-    fn default_number(&self) -> i32 {
-        if self.optname == TCP_MULTIPATH_MAX_SUBFLOWS { 255 } else { 0 }
-    }
-
-    fn set(&self, value: &[u8]) -> Result<()> {
+    /// What the caller's bytes say; those that a struct lacks are zero.
+    fn parse(&self, value: &[u8]) -> Result<Setting> {
         let (known, rest) = value.split_at(value.len().min(self.full));
         if rest.iter().any(|byte| *byte != 0) {
             return Err(Error::new(
@@ -291,20 +302,62 @@ impl Advanced {
                 format!("{}: the struct has more than this version knows", self.name),
             ));
         }
-        let first = known.iter().take(self.first).enumerate();
-        let first = first.fold(0u64, |sum, (at, byte)| {
-            let place = if cfg!(target_endian = "little") { at } else { self.first - 1 - at };
-            sum | u64::from(*byte) << (8 * place)
-        });
-        let flags = known.get(28..32).is_some_and(|flags| flags.iter().any(|byte| *byte != 0));
-        if first > self.greatest || (self.optname == TCP_MULTIPATH_TRAFFIC && flags) {
-            return Err(Error::new(libc::EINVAL, format!("{}: no such value", self.name)));
+        let mut bytes = [0u8; 32];
+        if let Some(room) = bytes.get_mut(..known.len()) {
+            room.copy_from_slice(known);
         }
-        if known.iter().any(|byte| *byte != 0) {
-            let words = format!("{}: this version of the library has the default only", self.name);
-            return Err(Error::new(libc::EOPNOTSUPP, words));
+        let bytes = &bytes[..];
+        let first = word(bytes, 0);
+        let none = || Error::new(libc::EINVAL, format!("{}: no such value", self.name));
+        let at = first as usize;
+        Ok(match self.optname {
+            TCP_MULTIPATH_MAX_SUBFLOWS => Setting::MaxSubflows(u8::try_from(first).map_err(|_| none())?),
+            TCP_MULTIPATH_PROFILE => Setting::Profile(*Profile::ALL.get(at).ok_or_else(none)?),
+            TCP_MULTIPATH_TRAFFIC if word(bytes, 28) != 0 => {
+                return Err(Error::new(libc::EINVAL, format!("{}: flags is not 0", self.name)));
+            }
+            TCP_MULTIPATH_TRAFFIC => Setting::Traffic(Traffic {
+                bytes_to_send: long(bytes, 0),
+                bytes_to_receive: long(bytes, 8),
+                rate: long(bytes, 16),
+                duration_ms: word(bytes, 24),
+            }),
+            TCP_MULTIPATH_PATH_POLICY => Setting::Policy(PathPolicy {
+                mode: *MODES.get(at).ok_or_else(none)?,
+                after_ms: word(bytes, 4),
+                after_bytes: long(bytes, 8),
+            }),
+            TCP_MULTIPATH_REDUNDANCY => Setting::Redundancy(*REDUNDANCIES.get(at).ok_or_else(none)?),
+            _ => Setting::FateSharing(first != 0),
+        })
+    }
+
+    /// What is in force, as bytes of the full size.
+    fn write(&self, settings: &Settings) -> Vec<u8> {
+        let int = |value: u32| value.to_ne_bytes().to_vec();
+        match self.optname {
+            TCP_MULTIPATH_MAX_SUBFLOWS => {
+                int(if settings.max_subflows == 0 { 255 } else { settings.max_subflows.into() })
+            }
+            TCP_MULTIPATH_PROFILE => int(number_of(&Profile::ALL, &settings.profile)),
+            TCP_MULTIPATH_TRAFFIC => {
+                let Traffic { bytes_to_send, bytes_to_receive, rate, duration_ms } = settings.traffic;
+                let longs = [bytes_to_send, bytes_to_receive, rate];
+                let mut bytes: Vec<u8> = longs.iter().flat_map(|long| long.to_ne_bytes()).collect();
+                bytes.extend(duration_ms.to_ne_bytes());
+                bytes.extend([0; 4]);
+                bytes
+            }
+            TCP_MULTIPATH_PATH_POLICY => {
+                let PathPolicy { mode, after_ms, after_bytes } = settings.policy;
+                let mut bytes = int(number_of(&MODES, &mode));
+                bytes.extend(after_ms.to_ne_bytes());
+                bytes.extend(after_bytes.to_ne_bytes());
+                bytes
+            }
+            TCP_MULTIPATH_REDUNDANCY => int(number_of(&REDUNDANCIES, &settings.redundancy)),
+            _ => int(u32::from(settings.fate_sharing == Some(true))),
         }
-        Ok(())
     }
 }
 

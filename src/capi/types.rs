@@ -37,23 +37,35 @@ pub const TCP_MULTIPATH_SUBFLOWS: i32 = 0x689704;
 /// The connection's token, unique among this host's live connections.
 pub const TCP_MULTIPATH_CONNID: i32 = 0x689705;
 
-/// int; get and set. RFC 6897 REQ7. 0: the default. This version knows the
-/// default only, which get tells.
+/// int, 1 to 255; get and set. RFC 6897 REQ7.
+///
+/// Subflows of the connection at most, the initial one included; 0: the
+/// default, 255. Lowered, the least useful ones are closed, never the last;
+/// raised, those are made that the list asks for.
 pub const TCP_MULTIPATH_MAX_SUBFLOWS: i32 = 0x689706;
-/// int, MPTCP_PROFILE_*; get and set. RFC 6897 REQ8. This version knows the
-/// default only.
+/// int, MPTCP_PROFILE_*; get and set. RFC 6897 REQ8.
+///
+/// What the connection is for: which subflows it has, and which of them are
+/// for backup.
 pub const TCP_MULTIPATH_PROFILE: i32 = 0x689707;
-/// struct mptcp_traffic; get and set. RFC 6897 REQ9. This version knows the
-/// default only.
+/// struct mptcp_traffic; get and set. RFC 6897 REQ9.
+///
+/// What the connection will carry. One of less than 1 MiB gets no further
+/// subflows, unless it carries that much after all.
 pub const TCP_MULTIPATH_TRAFFIC: i32 = 0x689708;
 /// struct mptcp_path_policy, or an int, its mode; get and set. RFC 6897 REQ10.
-/// This version knows the default only.
+///
+/// When further subflows are made.
 pub const TCP_MULTIPATH_PATH_POLICY: i32 = 0x689709;
-/// int, MPTCP_REDUNDANCY_*; get and set. RFC 6897 REQ12. This version knows
-/// the default only.
+/// int, MPTCP_REDUNDANCY_*; get and set. RFC 6897 REQ12.
+///
+/// Takes a kernel with a packet scheduler that does it, which sockets get when
+/// they are made (net.mptcp.scheduler): EOPNOTSUPP where there is none.
 pub const TCP_MULTIPATH_REDUNDANCY: i32 = 0x68970a;
-/// int, boolean; get and set. RFC 6897 REQ13. This version knows the default
-/// only.
+/// int, boolean; get and set. RFC 6897 REQ13.
+///
+/// The connection ends with its initial subflow. The default is the
+/// administrator's (mptcpapid.conf(5)), else 0.
 pub const TCP_MULTIPATH_FATE_SHARING: i32 = 0x68970b;
 
 /// TCP_MULTIPATH_PROFILE: all paths at once. The default.
@@ -101,6 +113,11 @@ pub const MPTCP_BINDX_NO_ADVERTISE: i32 = 0x20;
 /// mptcp_bindx(), with ADD_ADDR: tell the peer, open no subflow from them.
 pub const MPTCP_BINDX_NO_SUBFLOW: i32 = 0x40;
 
+/// mptcp_opensubflow(): for backup only.
+pub const MPTCP_OPEN_BACKUP: i32 = 0x1;
+/// mptcp_opensubflow(): return when it is established or refused.
+pub const MPTCP_OPEN_WAIT: i32 = 0x2;
+
 /// struct mptcp_connect_opts.flags: the descriptor is O_NONBLOCK.
 pub const MPTCP_CONNECT_NONBLOCK: u32 = 0x1;
 /// struct mptcp_connect_opts.flags: fail rather than return plain TCP.
@@ -138,17 +155,18 @@ pub const MPTCP_CAP_SUBFLOW_STATS: u32 = 0x10;
 pub const MPTCP_CAP_ADD_BEFORE: u32 = 0x20;
 /// struct mptcp_caps.works: ADD and REMOVE on a connection.
 pub const MPTCP_CAP_ADD_LIVE: u32 = 0x40;
-/// struct mptcp_caps.works: single subflows can be closed (not in this version).
+/// struct mptcp_caps.works: single subflows can be closed.
 pub const MPTCP_CAP_CLOSE_SUBFLOW: u32 = 0x80;
 /// struct mptcp_caps.works: lists on listeners.
 pub const MPTCP_CAP_LISTEN: u32 = 0x100;
 /// struct mptcp_caps.works: addresses for backup only.
 pub const MPTCP_CAP_BACKUP: u32 = 0x200;
-/// struct mptcp_caps.works: profiles (not in this version).
+/// struct mptcp_caps.works: profiles, traffic hints, path policies and numbers
+/// of subflows.
 pub const MPTCP_CAP_PROFILE: u32 = 0x400;
-/// struct mptcp_caps.works: redundancy (not in this version).
+/// struct mptcp_caps.works: a packet scheduler can send data twice.
 pub const MPTCP_CAP_REDUNDANCY: u32 = 0x800;
-/// struct mptcp_caps.works: fate sharing (not in this version).
+/// struct mptcp_caps.works: fate sharing.
 pub const MPTCP_CAP_FATE_SHARING: u32 = 0x1000;
 /// struct mptcp_caps.works: events.
 pub const MPTCP_CAP_EVENTS: u32 = 0x2000;

@@ -6,7 +6,7 @@ use super::connection::{Addition, Connection, Phase, Ready, Removal, State, Subf
 use super::event::{Action, Command, Handle, Incident, Notice, Outcome, RequestId, Time};
 use super::judge::Path;
 use super::note::{announced_or_not, created_or_not, fail, note, refused, undo};
-use super::{Engine, SUBFLOWS_MAX, unspecified};
+use super::{Engine, unspecified};
 use crate::addr;
 use crate::error::Error;
 use std::net::SocketAddr;
@@ -19,6 +19,14 @@ pub(super) struct Outstanding {
     pub source: Option<SocketAddr>,
     /// The connection was known to be fully established.
     pub ready: bool,
+}
+
+impl Outstanding {
+    /// Whether the port of a join was our choice.
+    pub fn chose_port(&self) -> bool {
+        matches!(self.action, Action::Create { local, .. }
+            if local.port() != 0 && self.source.is_some_and(|source| source.port() == 0))
+    }
 }
 
 impl Engine {
@@ -38,17 +46,25 @@ impl Engine {
     /// Makes what is into what should be.
     pub(super) fn reconcile(&mut self, handle: Handle, now: Time) {
         self.announce(handle, now);
+        self.share_fate(handle);
         self.expel(handle, now);
         self.retire(handle);
+        self.weigh(handle, now);
+        if let Some(c) = self.connections.get_mut(&handle) {
+            c.choose(&self.host, now);
+        }
+        self.open_asked(handle, now);
+        self.trim(handle);
         self.create(handle, now);
         self.finish_removals(handle, now);
-        self.prioritise(handle);
+        self.prioritise(handle, now);
         self.finish_additions(handle);
         self.give_again(handle, now);
         self.watch(handle, now);
         self.end(handle, now);
         if let Some(c) = self.connections.get_mut(&handle) {
             c.land();
+            c.tidy();
         }
     }
 
@@ -110,7 +126,7 @@ impl Engine {
             .filter(|s| !s.closing && !s.surplus && !s.state.asked())
             .filter(|s| !c.allows(&s.local) && !c.leaving(&s.local))
             // The first subflow was routing's choice: replaced, not dropped.
-            .filter(|s| !s.initial || (!c.server && replaceable))
+            .filter(|s| !s.initial || (!c.server && replaceable && !c.shares_fate()))
             .copied()
             .collect();
         let surplus: Vec<Subflow> = c.subflows.iter().filter(|s| s.surplus && !s.closing).copied().collect();
@@ -130,7 +146,11 @@ impl Engine {
     fn retire(&mut self, handle: Handle) {
         let Some(c) = self.open(handle).filter(|c| c.unclaimed.is_none()) else { return };
         let host = &self.host;
-        let lost = |s: &&Subflow| !s.closing && s.local.port() != 0 && !host.usable(&s.from());
+        let spared = c.shares_fate();
+        let lost = |s: &&Subflow| {
+            let named = !s.closing && s.local.port() != 0;
+            named && !host.usable(&s.from()) && (!s.initial || !spared)
+        };
         let lost: Vec<Subflow> = c.subflows.iter().filter(lost).copied().collect();
         let untold: Vec<(SocketAddr, u8)> =
             c.announced.iter().filter(|(addr, _)| !host.usable(addr)).copied().collect();
@@ -171,12 +191,12 @@ impl Engine {
 
     fn create(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.open(handle) else { return };
-        for wanted in c.wanted(&self.host, SUBFLOWS_MAX, now) {
+        for wanted in c.wanted(&self.host, now) {
             match wanted {
-                Wanted::Pair(local, remote) => self.join(handle, local, remote, now),
+                Wanted::Pair(local, remote) => drop(self.join(handle, local, remote, None, now)),
                 Wanted::Only(local, remote) => {
                     self.try_once(handle, unspecified(&remote), remote);
-                    self.join(handle, local, remote, now);
+                    self.join(handle, local, remote, None, now);
                 }
                 Wanted::Routed(remote) => {
                     self.try_once(handle, unspecified(&remote), remote);
@@ -195,8 +215,16 @@ impl Engine {
         }
     }
 
-    fn join(&mut self, handle: Handle, source: SocketAddr, remote: SocketAddr, now: Time) {
-        let Some(c) = self.connections.get_mut(&handle) else { return };
+    /// Sends a join; by hand, `backup` says what it is for.
+    pub(super) fn join(
+        &mut self,
+        handle: Handle,
+        source: SocketAddr,
+        remote: SocketAddr,
+        by_hand: Option<bool>,
+        now: Time,
+    ) -> Option<u64> {
+        let c = self.connections.get_mut(&handle)?;
         let preferred = match (source.port(), c.initial) {
             // The kernel keeps the dead initial subflow in its list, where
             // commands for the same pair of addresses and ports would end.
@@ -213,7 +241,7 @@ impl Engine {
         };
         let Some(mut slot) = c.ids.allocate_as(source, preferred, wish) else {
             fail(c, source, remote, now);
-            return;
+            return None;
         };
         if !c.allows(&addr::with_port(source, slot.port)) {
             // Only this port was removed.
@@ -221,13 +249,13 @@ impl Engine {
             slot.port = source.port();
         }
         let local = addr::with_port(source, slot.port);
-        let backup = c.backup(&self.host, &source).unwrap_or(false);
+        let backup = by_hand == Some(true) || c.wish(&self.host, &source, None).unwrap_or(false);
         let ifindex = c.ifindex(&self.host, &source);
         let tried = c.failures.iter().find(|f| f.local == source && f.remote == remote);
         let comebacks = tried.map_or(0, |failure| failure.comebacks);
         let create = Action::Create { local, id: slot.id, remote, backup, ifindex };
-        let Some(tag) = self.emit(handle, create, Some(source)) else { return };
-        let Some(c) = self.connections.get_mut(&handle) else { return };
+        let tag = self.emit(handle, create, Some(source))?;
+        let c = self.connections.get_mut(&handle)?;
         note(
             &mut c.subflows,
             Subflow {
@@ -239,10 +267,12 @@ impl Engine {
                 backup,
                 closing: false,
                 surplus: false,
+                hand: by_hand.is_some(),
                 path: Path::with_comebacks(comebacks),
                 tag,
             },
         );
+        Some(tag)
     }
 
     /// Removes addresses whose alternatives are there, or won't come.
@@ -339,22 +369,25 @@ impl Engine {
             return;
         }
         c.bare = c.bare.or(Some(now));
-        if !c.ended && c.end_at(&self.host).is_some_and(|end| end <= now) {
+        let due = c.is_doomed() || c.end_at(&self.host).is_some_and(|end| end <= now);
+        if !c.ended && due {
             c.ended = true;
             self.emit(handle, Action::End, None);
         }
     }
 
-    /// Makes subflows backup, or not, as the list says.
-    fn prioritise(&mut self, handle: Handle) {
+    /// Makes subflows backup, or not, as the list, the profile and the hand
+    /// say.
+    fn prioritise(&mut self, handle: Handle, now: Time) {
         if self.open(handle).is_none() {
             return;
         }
         let Some(c) = self.connections.get_mut(&handle) else { return };
+        c.choose(&self.host, now);
         let mut changes = Vec::new();
         for i in 0..c.subflows.len() {
             let Some(subflow) = c.subflows.get(i).copied() else { continue };
-            let Some(wish) = c.backup(&self.host, &subflow.local) else { continue };
+            let Some(wish) = c.wish(&self.host, &subflow.local, Some(&subflow)) else { continue };
             if subflow.up() && wish != subflow.backup {
                 changes.push((subflow, wish));
                 if let Some(subflow) = c.subflows.get_mut(i) {
@@ -362,6 +395,8 @@ impl Engine {
                 }
             }
         }
+        // Never without one that is none.
+        changes.sort_by_key(|(_, wish)| *wish);
         for (subflow, backup) in changes {
             let action = Action::SetBackup { local: subflow.local, remote: subflow.remote, backup };
             self.emit(handle, action, None);
@@ -392,9 +427,8 @@ impl Engine {
             self.watched(tag, None, now);
             return;
         }
-        let Some(Outstanding { handle, action, source, ready }) = self.outstanding.remove(&tag) else {
-            return;
-        };
+        let Some(known) = self.outstanding.remove(&tag) else { return };
+        let Outstanding { handle, action, source, ready } = known;
         let Some(c) = self.connections.get_mut(&handle) else { return };
         if let Action::Create { .. } | Action::Destroy { .. } = action {
             c.heard += 1;
@@ -405,7 +439,7 @@ impl Engine {
             waiting.push(addition.request);
         }
         if let Some(incidents) = &mut self.incidents {
-            incidents.extend(incident(c, action, source, outcome));
+            incidents.extend(incident(c, tag, &known, outcome));
         }
         let mut refusal = None;
         match outcome {
@@ -435,6 +469,7 @@ impl Engine {
                         };
                     }
                     refusal = created_or_not(c, tag, &source, (&local, &remote), outcome, now);
+                    self.join_done(tag, &known, outcome);
                 }
                 Action::Destroy { .. } | Action::Remove { .. } | Action::SetBackup { .. } => {
                     if is_over(&action, outcome) {
@@ -484,6 +519,7 @@ impl Engine {
         for id in requests {
             self.notices.push_back(Notice::Answer { id, result: Err(not_ours()) });
         }
+        self.fail_opens(handle, &not_ours());
     }
 
     /// Undoes an ADD that a refused command was for.
@@ -520,7 +556,9 @@ impl Engine {
         match local.filter(usable) {
             None => fail(c, unspecified(&remote), remote, now),
             // It may not be wanted any more.
-            Some(local) if c.lacks(&local, &remote, host) => self.join(handle, local, remote, now),
+            Some(local) if c.lacks(&local, &remote, host) && (c.is_unclaimed() || c.room(host) > 0) => {
+                self.join(handle, local, remote, None, now);
+            }
             Some(_) => {}
         }
         self.settle(handle, now);
@@ -528,21 +566,18 @@ impl Engine {
 }
 
 /// What is to be told of a command's outcome, to whoever watches.
-fn incident(
-    c: &Connection,
-    action: Action,
-    source: Option<SocketAddr>,
-    outcome: Outcome,
-) -> Option<Incident> {
+fn incident(c: &Connection, tag: u64, known: &Outstanding, outcome: Outcome) -> Option<Incident> {
     let token = c.token?;
-    match (action, outcome) {
+    match (known.action, outcome) {
         (Action::Create { local, remote, .. }, Outcome::Refused(errno)) => {
-            let source = source.unwrap_or(local);
+            let source = known.source.unwrap_or(local);
+            let by_hand = c.opened(tag);
             // Who waits for the answer hears of it there; a port of our own
             // choice is followed by any.
-            let answered = c.additions.iter().any(|addition| addition.added.contains(&source));
-            let ours = errno == libc::EADDRINUSE && source.port() == 0 && local.port() != 0;
-            let asked = c.entry(&source).is_some() && !answered && !ours;
+            let answered = c.additions.iter().any(|addition| addition.added.contains(&source))
+                || by_hand.is_some_and(|open| open.request.is_some());
+            let ours = errno == libc::EADDRINUSE && known.chose_port();
+            let asked = (c.entry(&source).is_some() || by_hand.is_some()) && !answered && !ours;
             asked.then_some(Incident::Refused { token, local, remote, errno })
         }
         (Action::Create { local, remote, .. }, Outcome::NotOurs) if !c.foreign && !c.is_unclaimed() => {

@@ -7,6 +7,8 @@ use super::few::Few;
 use super::host::Host;
 use super::ids::Ids;
 use super::judge::Path;
+use super::settings::Settings;
+use super::steering::Steering;
 use super::watch::Watch;
 use super::{Action, Key, RequestId, Time};
 use crate::addr;
@@ -95,6 +97,8 @@ pub struct Subflow {
     pub closing: bool,
     /// The peer made it, beyond the limit.
     pub surplus: bool,
+    /// It was opened by hand.
+    pub hand: bool,
     pub(super) path: Path,
     /// The command that asked for it, 0 where we didn't.
     pub(super) tag: u64,
@@ -125,6 +129,14 @@ pub struct Peer {
     pub id: Option<u8>,
     /// Canonical.
     pub addr: SocketAddr,
+}
+
+impl Peer {
+    /// Whether the peer itself has shown this address, with this port or, for
+    /// 0, any.
+    pub fn shows(&self, addr: &SocketAddr) -> bool {
+        self.id.is_some() && addr::covers(addr, &self.addr)
+    }
 }
 
 /// A pair that did not work, and when to try it again.
@@ -250,6 +262,8 @@ pub struct Connection {
     /// address: wanted back.
     pub(super) missed: Few<(SocketAddr, SocketAddr)>,
     pub(super) watch: Option<Box<Watch>>,
+    /// What was asked for besides the list.
+    pub(super) steering: Option<Box<Steering>>,
     pub(super) indexed: Indexed,
 }
 
@@ -311,6 +325,7 @@ impl Connection {
             unclaimed: None,
             missed: Few::default(),
             watch: None,
+            steering: None,
             indexed: Indexed::default(),
         }
     }
@@ -326,7 +341,7 @@ impl Connection {
         let deadlines = self.removals.iter().map(|r| r.deadline);
         let round = self.watch.as_ref().and_then(|watch| watch.due());
         let end = self.end_at(host).filter(|_| !self.ended);
-        let times = retries.chain(deadlines).chain(round).chain(end);
+        let times = retries.chain(deadlines).chain(round).chain(end).chain(self.steering_due());
         times.filter(|time| *time > now && *time != Time::MAX).min()
     }
 
@@ -343,6 +358,9 @@ impl Connection {
         (&self.peers, &self.ids, &self.announced, &self.missed).hash(&mut hasher);
         self.removals.iter().for_each(|removal| removal.addrs.hash(&mut hasher));
         self.flight.hash(&mut hasher);
+        if let Some(steering) = &self.steering {
+            steering.lasting(&mut hasher);
+        }
         if self.unclaimed.is_some() {
             (&self.unclaimed, &self.routing).hash(&mut hasher);
             let asked = self.subflows.iter().filter(|s| s.state.asked());
@@ -364,7 +382,10 @@ impl Connection {
 
     /// Whether anything here needs control of the connection's paths.
     pub fn steers(&self) -> bool {
-        self.restricted() || !self.entries.is_empty() || !self.excluded.is_empty()
+        self.restricted()
+            || !self.entries.is_empty()
+            || !self.excluded.is_empty()
+            || self.settings() != Settings::default()
     }
 
     /// The list that the application sees; `None` where there is none.
@@ -453,7 +474,7 @@ impl Connection {
     }
 
     /// Local addresses that should each have a subflow.
-    fn sources(&self) -> Vec<SocketAddr> {
+    pub(super) fn sources(&self) -> Vec<SocketAddr> {
         let listed = self.entries.iter().filter(|entry| entry.subflow).map(|entry| entry.addr);
         let bound = self.bound.map(|bound| addr::with_port(bound, 0));
         let mut sources: Vec<SocketAddr> = Vec::new();
@@ -478,7 +499,7 @@ impl Connection {
     /// The subflows that are missing: each local address that should be used
     /// gets one, and each address of the peer. Where there is a choice, the
     /// end that has the fewest.
-    pub(super) fn wanted(&self, host: &Host, max: usize, now: Time) -> Vec<Wanted> {
+    pub(super) fn wanted(&self, host: &Host, now: Time) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         if let Some(unclaimed) = self.unclaimed.as_ref().filter(|_| self.ready != Ready::Over) {
             return self.wanted_by_endpoints(unclaimed, host);
@@ -487,14 +508,20 @@ impl Connection {
             // The client makes them (KERNEL: it is the one who can).
             return wanted;
         }
+        let most = self.room(host);
+        if most == 0 {
+            return wanted;
+        }
         let mut sources = self.sources();
         sources.retain(|source| host.usable(source));
+        // Where not all can be had, backup comes last.
+        sources.sort_by_key(|source| self.entry(source).is_some_and(|entry| entry.backup));
         let mut pairs: Vec<(SocketAddr, SocketAddr)> =
             self.live().map(|subflow| (subflow.from(), subflow.to())).collect();
-        let room = |pairs: &Vec<(SocketAddr, SocketAddr)>| pairs.len() < max;
+        let room = |wanted: &Vec<Wanted>| wanted.len() < most;
 
         for source in &sources {
-            if !room(&pairs) || pairs.iter().any(|(from, _)| addr::covers(source, from)) {
+            if !room(&wanted) || pairs.iter().any(|(from, _)| addr::covers(source, from)) {
                 continue;
             }
             let uses = |peer: &Peer| pairs.iter().filter(|(_, to)| addr::same(to, &peer.addr)).count().min(1);
@@ -502,7 +529,7 @@ impl Connection {
                 .peers
                 .iter()
                 .filter(|peer| addr::pair(source, &peer.addr))
-                .filter(|peer| !self.failing(source, &peer.addr, now))
+                .filter(|peer| !self.failing(source, &peer.addr, now) && !self.is_barred(source, &peer.addr))
                 .min_by_key(|peer| uses(peer));
             if let Some(peer) = best {
                 pairs.push((*source, peer.addr));
@@ -512,10 +539,11 @@ impl Connection {
         for (local, remote) in self.missed.iter() {
             let known = self.peers.iter().any(|peer| addr::same(&peer.addr, remote));
             if known
-                && room(&pairs)
+                && room(&wanted)
                 && host.usable(local)
                 && self.allows(local)
                 && !self.failing(local, remote, now)
+                && !self.is_barred(local, remote)
                 && !pairs.iter().any(|(from, _)| addr::same_ip(from, local))
             {
                 pairs.push((*local, *remote));
@@ -523,7 +551,7 @@ impl Connection {
             }
         }
         for peer in &self.peers {
-            let enough = pairs.len() >= PEER_DRIVEN_MAX || !room(&pairs);
+            let enough = pairs.len() >= PEER_DRIVEN_MAX || !room(&wanted);
             if enough || pairs.iter().any(|(_, to)| addr::same(to, &peer.addr)) {
                 continue;
             }
@@ -532,7 +560,9 @@ impl Connection {
             let best = sources
                 .iter()
                 .filter(|source| addr::pair(source, &peer.addr))
-                .filter(|source| !self.failing(source, &peer.addr, now))
+                .filter(|source| {
+                    !self.failing(source, &peer.addr, now) && !self.is_barred(source, &peer.addr)
+                })
                 .min_by_key(|source| uses(source));
             match best {
                 Some(source) => {
@@ -585,6 +615,8 @@ impl Connection {
         self.entries
             .iter()
             .filter(|entry| entry.advertise && (self.server || !entry.subflow))
+            // Told, the peer makes subflows.
+            .filter(|entry| !entry.subflow || self.has_demand())
             .map(|entry| entry.addr)
             .filter(|addr| host.usable(addr) && !self.failing(addr, addr, now))
             .filter(|addr| !self.excluded.iter().any(|gone| addr::covers(gone, addr)))

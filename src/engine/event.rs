@@ -5,6 +5,7 @@ use super::connection::{Device, Entry};
 use super::endpoints::{Endpoint, Limits};
 use super::judge::Facts;
 use super::saved::Saved;
+use super::settings::Setting;
 use crate::error::Result;
 use std::net::{IpAddr, SocketAddr};
 
@@ -43,6 +44,8 @@ pub struct Seen {
     pub up: bool,
     /// The connection's first.
     pub initial: bool,
+    /// This end has asked for backup, where that was looked up.
+    pub backup: Option<bool>,
 }
 
 /// What an application asks for.
@@ -57,11 +60,53 @@ pub enum Request {
         /// From now.
         patience: Time,
     },
+    /// Change one of the settings.
+    Set(Setting),
+    /// Open a subflow by hand, as soon as that can be: queued, and not tried
+    /// again where it fails.
+    Open {
+        /// Canonical, port 0 for any; `None`: any of the list.
+        local: Option<SocketAddr>,
+        /// Canonical, port 0 for the initial one; `None`: where the initial
+        /// subflow leads.
+        remote: Option<SocketAddr>,
+        /// For backup.
+        backup: bool,
+        /// The answer is what becomes of it, for so long; `None`: that it is
+        /// accepted.
+        wait: Option<Time>,
+    },
+    /// Close a subflow by hand: it isn't made again by itself.
+    Close {
+        /// Canonical.
+        local: SocketAddr,
+        /// Canonical.
+        remote: SocketAddr,
+    },
+    /// Set a subflow's priority by hand.
+    Pin {
+        /// Canonical.
+        local: SocketAddr,
+        /// Canonical.
+        remote: SocketAddr,
+        /// For backup.
+        backup: bool,
+    },
 }
 
 /// What goes in.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// What holds for a socket's [`Settings::fate_sharing`] where nothing is
+    /// said; makes it known.
+    ///
+    /// [`Settings::fate_sharing`]: super::Settings::fate_sharing
+    FateSharing {
+        /// The socket.
+        key: Key,
+        /// It ends with its initial subflow.
+        on: bool,
+    },
     /// What an unconnected or listening socket is bound to; makes it known. A
     /// connection that nobody claimed is claimed by it, and restricted to this.
     Binding {
@@ -155,6 +200,8 @@ pub enum Event {
         local: SocketAddr,
         /// As the kernel names it.
         remote: SocketAddr,
+        /// errno of its failure, 0 none.
+        error: i32,
     },
     /// All subflows as they are now, in order of creation. Whoever looked at
     /// them before [`super::Connection::heard`] grew must look again.

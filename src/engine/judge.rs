@@ -35,6 +35,12 @@ pub struct Facts {
     pub rtt: Time,
     /// Its variation.
     pub rttvar: Time,
+    /// The shortest of late, zero if none is known.
+    pub rtt_min: Time,
+    /// Segments that may be out.
+    pub cwnd: u32,
+    /// Bytes that wait for their turn.
+    pub notsent: u32,
     /// Since the last acknowledgement came.
     pub since_ack: Time,
     /// Since data was last sent, or sent again.
@@ -45,6 +51,8 @@ pub struct Facts {
     pub bytes_sent: u64,
     /// Sent again so far.
     pub bytes_retrans: u64,
+    /// Received so far.
+    pub bytes_received: u64,
     /// Segments sent so far.
     pub segs_out: u32,
     /// Segments sent again so far.
@@ -113,13 +121,18 @@ fn millis(time: Time) -> u32 {
 
 impl Facts {
     /// The timeout before it was doubled.
-    fn base(&self) -> Time {
+    pub fn base(&self) -> Time {
         self.rto / (1 << self.backoff.min(16))
     }
 
     /// Since when data has been out without any answer.
     pub fn silence(&self) -> Time {
         if self.unacked == 0 { Time::ZERO } else { self.since_ack.min(self.owed()) }
+    }
+
+    /// Bytes carried, each once.
+    pub fn moved(&self) -> u64 {
+        self.bytes_sent.saturating_sub(self.bytes_retrans).saturating_add(self.bytes_received)
     }
 
     /// For how long the data that waits has been out: the timeouts that passed,
@@ -133,6 +146,11 @@ impl Path {
     /// A path that is known to have come back so often.
     pub fn with_comebacks(comebacks: u8) -> Self {
         Self { comebacks, ..Self::default() }
+    }
+
+    /// Longest round trip of late, in milliseconds.
+    pub fn worst(&self) -> u32 {
+        self.worst
     }
 
     /// How often it is known to have come back.
@@ -305,11 +323,15 @@ mod tests {
             rto: Time::MAX,
             rtt: Time::MAX,
             rttvar: Time::MAX,
+            rtt_min: Time::MAX,
+            cwnd: u32::MAX,
+            notsent: u32::MAX,
             since_ack: Time::MAX,
             since_sent: Time::MAX,
             bytes_acked: u64::MAX,
             bytes_sent: u64::MAX,
             bytes_retrans: u64::MAX,
+            bytes_received: u64::MAX,
             segs_out: u32::MAX,
             total_retrans: u32::MAX,
         };

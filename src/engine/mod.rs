@@ -19,7 +19,10 @@ mod host;
 pub mod ids;
 mod judge;
 mod note;
+mod profile;
 mod saved;
+pub mod settings;
+mod steering;
 mod watch;
 
 pub(crate) use act::not_ours;
@@ -29,7 +32,8 @@ pub use event::{
     Action, Command, Event, Handle, Incident, Key, Notice, Outcome, Request, RequestId, Seen, Time,
 };
 pub use judge::Facts;
-pub use saved::Saved;
+pub use saved::{Saved, Wishes};
+pub use settings::{Mode, PathPolicy, Profile, Redundancy, Setting, Settings, Traffic};
 
 use crate::addr;
 use crate::error::Error;
@@ -182,6 +186,14 @@ impl Engine {
     /// Takes one event.
     pub fn handle(&mut self, event: Event, now: Time) {
         match event {
+            Event::FateSharing { key, on } => {
+                let handle = self.known(key);
+                self.with(handle, now, |c| {
+                    if on || c.steering.is_some() {
+                        c.steering().fate_default = on;
+                    }
+                });
+            }
             Event::Binding { key, bound, device } => {
                 let handle = self.known(key);
                 let claimed = self.claim(handle);
@@ -255,11 +267,11 @@ impl Engine {
                     known.backup = false;
                 }
             }),
-            Event::SubflowDown { token, local, remote } => {
+            Event::SubflowDown { token, local, remote, error } => {
                 let usable = self.host.usable(&local);
                 self.with_token(token, now, |c| {
                     c.heard += 1;
-                    if let Some(gone) = down(c, &local, &remote, now).filter(|_| !usable) {
+                    if let Some(gone) = down(c, &local, &remote, error, now).filter(|_| !usable) {
                         c.miss(&gone);
                     }
                 });
@@ -275,7 +287,7 @@ impl Engine {
                 let (fresh, blind) = (c.phase == Phase::Prepared, c.blind);
                 if fresh {
                     c.server = server;
-                    begin(c, (addr::canonical(initial.0), addr::canonical(initial.1)));
+                    begin(c, (addr::canonical(initial.0), addr::canonical(initial.1)), now);
                 }
                 let host = (!fresh && !blind).then_some(&self.host);
                 snapshot(c, ready, &subflows, host, now);
@@ -424,6 +436,10 @@ impl Engine {
             changed.insert(c.key);
         }
         let ended = || Err(Error::new(libc::ENOTCONN, "the connection ended"));
+        let opens = c.steering.iter().flat_map(|steering| steering.opens.iter());
+        for id in opens.filter_map(|open| open.request) {
+            self.notices.push_back(Notice::Answer { id, result: ended() });
+        }
         for addition in c.additions.iter() {
             self.notices.push_back(Notice::Answer { id: addition.request, result: ended() });
         }
@@ -520,7 +536,7 @@ impl Engine {
             c.heard += 1;
             c.server = server;
             c.ready = if server { Ready::Yes } else { Ready::No };
-            begin(c, pair);
+            begin(c, pair, now);
             seen(c, &initial, now);
         });
     }
@@ -537,6 +553,7 @@ impl Engine {
         child.entries = listener.entries.clone();
         child.excluded = listener.excluded.clone();
         child.device = listener.device.clone();
+        child.steering = listener.steering.as_ref().map(|steering| Box::new(steering.inherited()));
         child.server = true;
         Some(child)
     }
@@ -548,7 +565,8 @@ impl Engine {
             self.notices.push_back(Notice::Answer { id, result: Err(not_ours()) });
             return;
         }
-        if c.additions.len() + c.removals.len() >= PENDING_MAX {
+        let opens = c.steering.as_ref().map_or(0, |steering| steering.opens.len());
+        if c.additions.len() + c.removals.len() + opens >= PENDING_MAX {
             let error = Error::new(libc::EDQUOT, "too many requests for this socket are under way");
             self.notices.push_back(Notice::Answer { id, result: Err(error) });
             return;
@@ -592,6 +610,26 @@ impl Engine {
                     }
                 }
             },
+            Request::Set(setting) => {
+                let result = self.set(handle, setting, now);
+                self.notices.push_back(Notice::Answer { id, result });
+            }
+            Request::Open { local, remote, backup, wait } => {
+                let deadline = wait.map(|wait| now.saturating_add(wait));
+                let request = wait.map(|_| id);
+                let result = self.open_by_hand(handle, (local, remote), backup, request, deadline);
+                if wait.is_none() || result.is_err() {
+                    self.notices.push_back(Notice::Answer { id, result });
+                }
+            }
+            Request::Close { local, remote } => {
+                let result = self.close_by_hand(handle, &local, &remote);
+                self.notices.push_back(Notice::Answer { id, result });
+            }
+            Request::Pin { local, remote, backup } => {
+                let result = self.pin(handle, &local, &remote, backup);
+                self.notices.push_back(Notice::Answer { id, result });
+            }
         }
         self.settle(handle, now);
     }

@@ -30,11 +30,17 @@ pub(super) fn same_pair(subflow: &Subflow, local: &SocketAddr, remote: &SocketAd
         && (from.port() == local.port() || from.port() == 0)
 }
 
-/// The subflow that the kernel names so; else one whose port isn't known yet.
+/// The subflow that the kernel names so; else one whose port isn't known yet,
+/// which is rather one that is wanted.
 pub(super) fn position(c: &Connection, local: &SocketAddr, remote: &SocketAddr) -> Option<usize> {
+    position_of(c, local, remote, false)
+}
+
+fn position_of(c: &Connection, local: &SocketAddr, remote: &SocketAddr, closing: bool) -> Option<usize> {
     let exact = |s: &Subflow| s.local.port() == local.port() && same_pair(s, local, remote);
     let exact = c.subflows.iter().position(exact);
-    exact.or_else(|| c.subflows.iter().position(|s| same_pair(s, local, remote)))
+    let rather = || c.subflows.iter().position(|s| s.closing == closing && same_pair(s, local, remote));
+    exact.or_else(rather).or_else(|| c.subflows.iter().position(|s| same_pair(s, local, remote)))
 }
 
 /// Appends without much room to spare: most connections have one or two.
@@ -46,7 +52,10 @@ pub(super) fn note<T>(list: &mut Vec<T>, item: T) {
 }
 
 /// The connection is there.
-pub(super) fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr)) {
+pub(super) fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr), now: Time) {
+    if let Some(steering) = &mut c.steering {
+        steering.began = now;
+    }
     c.phase = Phase::Open;
     c.initial = Some(initial);
     c.peers.retain(|peer| peer.addr != initial.1);
@@ -114,9 +123,10 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
                 local_id: subflow.local_id,
                 state,
                 initial: subflow.initial,
-                backup: false,
+                backup: subflow.backup.unwrap_or(false),
                 closing: false,
                 surplus: false,
+                hand: false,
                 path: Path::default(),
                 tag: 0,
             };
@@ -162,10 +172,13 @@ pub(super) fn down(
     c: &mut Connection,
     local: &SocketAddr,
     remote: &SocketAddr,
+    error: i32,
     now: Time,
 ) -> Option<Subflow> {
-    let at = position(c, local, remote)?;
+    // One that was to be closed, rather.
+    let at = position_of(c, local, remote, true)?;
     let subflow = c.subflows.remove(at);
+    c.note_error(subflow.tag, error);
     if subflow.closing {
         // As we asked for.
         return None;
@@ -369,6 +382,7 @@ pub(super) fn add(c: &mut Connection, request: RequestId, entries: Vec<Entry>) -
         used: c.subflows.iter().map(Subflow::from).collect(),
     };
     for entry in entries {
+        c.unbar(&entry.addr);
         addition.lifted.extend(c.excluded.iter().filter(|gone| addr::covers(gone, &entry.addr)));
         c.excluded.retain(|gone| !addr::covers(gone, &entry.addr));
         addition.added.push(entry.addr);

@@ -7,9 +7,31 @@ use super::connection::{Connection, Device, Entry, Peer, Phase, Ready, Refused, 
 use super::endpoints::Unclaimed;
 use super::event::{Action, Key, Time};
 use super::ids::{Ids, Slot};
+use super::settings::Settings;
+use super::steering::{Open, Steering};
 use super::{Engine, PENDING_MAX};
 use crate::addr::{self, LIST_MAX};
 use std::net::SocketAddr;
+
+/// The durable part of what was asked for besides a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// What was set.
+    pub settings: Settings,
+    /// What holds for [`Settings::fate_sharing`] where nothing is said.
+    pub fate_default: bool,
+    /// It has shown that further subflows are worth it.
+    pub demanded: bool,
+    /// It is to end, as its initial subflow has.
+    pub doomed: bool,
+    /// Priorities that were set by hand.
+    pub pinned: Vec<(SocketAddr, SocketAddr, bool)>,
+    /// Pairs that were closed by hand.
+    pub barred: Vec<(SocketAddr, SocketAddr)>,
+    /// Subflows to be opened by hand, from where, where to, for backup; any
+    /// local address is the unspecified one.
+    pub opens: Vec<(SocketAddr, SocketAddr, bool)>,
+}
 
 /// The durable part of what is known of a socket or connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +71,8 @@ pub struct Saved {
     pub withdrawn: Vec<(SocketAddr, u8)>,
     /// Subflows that should come back though no list asks for them.
     pub missed: Vec<(SocketAddr, SocketAddr)>,
+    /// What was asked for besides the list.
+    pub wishes: Wishes,
     /// The in-kernel path manager has it.
     pub foreign: bool,
     /// Nobody asked for anything: it gets what the in-kernel path manager
@@ -80,6 +104,35 @@ impl Engine {
             self.name(handle, token);
         }
         self.settle(handle, now);
+    }
+}
+
+impl Wishes {
+    fn of(steering: &Steering) -> Self {
+        Self {
+            settings: steering.settings,
+            fate_default: steering.fate_default,
+            demanded: steering.demanded,
+            doomed: steering.doomed,
+            pinned: steering.pinned.to_vec(),
+            barred: steering.barred.to_vec(),
+            opens: steering.queued().map(Open::written).collect(),
+        }
+    }
+
+    fn revive(self, now: Time) -> Steering {
+        let opens: Vec<Open> = self.opens.iter().take(PENDING_MAX).map(Open::of).collect();
+        Steering {
+            settings: self.settings,
+            fate_default: self.fate_default,
+            began: now,
+            demanded: self.demanded,
+            doomed: self.doomed,
+            pinned: self.pinned.into_iter().take(512).collect::<Vec<_>>().into(),
+            barred: self.barred.into_iter().take(LIST_MAX).collect::<Vec<_>>().into(),
+            opens: opens.into(),
+            ..Steering::default()
+        }
     }
 }
 
@@ -118,6 +171,7 @@ impl Saved {
             untold: flight.map_or(Vec::new(), |flight| flight.untold.to_vec()),
             withdrawn: flight.map_or(Vec::new(), |flight| flight.withdrawn.to_vec()),
             missed: c.missed.to_vec(),
+            wishes: c.steering.as_deref().map_or_else(Wishes::default, Wishes::of),
             foreign: c.foreign,
             unclaimed: c.unclaimed.is_some(),
             tried,
@@ -158,6 +212,8 @@ impl Saved {
             c.flight().withdrawn.push((addr, id));
             c.refused.push(Refused { action: Action::Remove { id }, until: now, wait: Time::ZERO });
         }
+        c.steering = Some(Box::new(self.wishes.revive(now)));
+        c.tidy();
         if self.unclaimed {
             let tried: Vec<(SocketAddr, SocketAddr)> = self.tried.into_iter().take(1024).collect();
             let taken: Vec<u8> = self.taken.into_iter().take(255).collect();

@@ -9,8 +9,10 @@ mod dead;
 mod ending;
 mod endpoints;
 mod found;
+mod profiles;
 mod saved;
 mod scale;
+mod steering;
 mod worlds;
 
 use super::*;
@@ -397,11 +399,12 @@ fn seen_of(subflow: &Kernel) -> Seen {
         remote_id: 0,
         up: subflow.up,
         initial: subflow.initial,
+        backup: None,
     }
 }
 
 fn down_of(subflow: &Kernel) -> Event {
-    Event::SubflowDown { token: TOKEN, local: subflow.local, remote: subflow.remote }
+    Event::SubflowDown { token: TOKEN, local: subflow.local, remote: subflow.remote, error: 0 }
 }
 
 fn live(world: &mut World) -> Vec<SocketAddr> {
@@ -536,8 +539,15 @@ fn an_add_that_is_undone_closes_nothing_that_was_there() {
 fn bare() -> Engine {
     let mut engine = Engine::default();
     let initial = (addr::with_port(local(0), 40000), remote(0));
-    let first =
-        Seen { local: initial.0, remote: initial.1, local_id: 0, remote_id: 0, up: true, initial: true };
+    let first = Seen {
+        local: initial.0,
+        remote: initial.1,
+        local_id: 0,
+        remote_id: 0,
+        up: true,
+        initial: true,
+        backup: None,
+    };
     let subflows = vec![first];
     let event = Event::Snapshot { token: TOKEN, key: KEY, server: false, initial, ready: true, subflows };
     engine.handle(event, Time::ZERO);
@@ -626,6 +636,7 @@ fn a_half_closed_connection_still_gives_addresses_up() {
         remote_id: 0,
         up: true,
         initial: n == 0,
+        backup: None,
     };
     engine.handle(Event::Binding { key: KEY, bound: None, device: None }, now);
     engine.handle(
@@ -679,8 +690,15 @@ fn a_child_inherits_its_listeners_list_and_announces_it() {
     engine.handle(Event::Binding { key: KEY, bound: None, device: None }, now);
     let entries = vec![remote(0).into(), addr::with_port(remote(1), 0).into()];
     engine.handle(Event::Request { id: 1, key: KEY, request: Request::Add(entries) }, now);
-    let initial =
-        Seen { local: remote(0), remote: local(0), local_id: 0, remote_id: 0, up: true, initial: true };
+    let initial = Seen {
+        local: remote(0),
+        remote: local(0),
+        local_id: 0,
+        remote_id: 0,
+        up: true,
+        initial: true,
+        backup: None,
+    };
     let child = Key { cookie: KEY.cookie, inode: 0 };
     engine.handle(Event::Created { token: 9, key: child, initial, server: true }, now);
     let actions: Vec<Action> = std::iter::from_fn(|| engine.poll_command()).map(|c| c.action).collect();

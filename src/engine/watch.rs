@@ -8,6 +8,7 @@ use super::event::{Action, Handle, Time};
 use super::few::Few;
 use super::judge::{Facts, Look, Verdict};
 use super::note::fail;
+use super::settings::Profile;
 use super::{Engine, Ready};
 use std::net::SocketAddr;
 
@@ -17,6 +18,8 @@ const LIVELY: Time = Time::from_millis(50);
 const FIRST: Time = Time::from_millis(400);
 /// Between two rounds when nothing has for long.
 const IDLE: Time = Time::from_secs(4);
+/// The same where bytes are counted.
+const IDLE_COUNTED: Time = Time::from_secs(1);
 /// An answer that is due is waited for at least so long.
 const SOON: Time = Time::from_millis(10);
 /// A silence of this many rounds makes them rarer.
@@ -70,15 +73,16 @@ impl Watch {
 impl Engine {
     /// Begins a round where one is due.
     pub(super) fn watch(&mut self, handle: Handle, now: Time) {
-        let watchable = self.open(handle).is_some_and(|c| c.watchable(&self.host));
+        let watchable = self.open(handle).is_some_and(|c| c.watchable(&self.host) || c.counts_bytes());
         let Some(c) = self.connections.get_mut(&handle) else { return };
         if !watchable {
             c.watch = None;
             return;
         }
+        let first = if c.counts_bytes() { LIVELY } else { FIRST };
         let begin = || {
-            let next = now.saturating_add(FIRST);
-            Box::new(Watch { next, interval: FIRST, awaited: Few::default(), looks: Vec::new() })
+            let next = now.saturating_add(first);
+            Box::new(Watch { next, interval: first, awaited: Few::default(), looks: Vec::new() })
         };
         let watch = c.watch.get_or_insert_with(begin);
         if watch.due().is_none_or(|due| due > now) {
@@ -124,8 +128,12 @@ impl Engine {
         let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return false };
         let Some(watch) = c.watch.as_mut() else { return false };
         let looks = std::mem::take(&mut watch.looks);
-        let (mut next, mut idle) = (IDLE, true);
+        let longest = if c.counts_bytes() { IDLE_COUNTED } else { IDLE };
+        let (mut next, mut idle) = (longest, true);
+        let moved = looks.iter().map(|(_, _, look)| look.facts.moved());
+        c.note_moved(moved.fold(0, u64::saturating_add));
         let mut dead = Vec::new();
+        let spared = c.shares_fate();
         for (at, (local, remote, look)) in looks.iter().enumerate() {
             let named = |s: &&mut Subflow| s.up() && s.local == *local && s.remote == *remote;
             let Some(subflow) = c.subflows.iter_mut().find(named) else { continue };
@@ -139,12 +147,16 @@ impl Engine {
             match subflow.path.verdict(look, others) {
                 Verdict::Alive => {}
                 Verdict::Suspect(when) => next = next.min(when.saturating_sub(now).max(SOON)),
+                Verdict::Dead if subflow.initial && spared => {}
                 Verdict::Dead => dead.push(*subflow),
             }
         }
-        watch.interval = if idle { watch.interval.saturating_mul(4) } else { LIVELY }.min(IDLE);
+        let Some(watch) = c.watch.as_mut() else { return false };
+        watch.interval = if idle { watch.interval.saturating_mul(4) } else { LIVELY }.min(longest);
         watch.next = now.saturating_add(if idle { watch.interval } else { next });
         let host = &self.host;
+        let counted = c.counts_bytes();
+        let changed = c.compare(host, &looks, now) || counted;
         let can =
             |s: &Subflow| s.up() && c.allows(&s.local) && !c.leaving(&s.local) && host.usable(&s.from());
         let alternative = c
@@ -152,7 +164,7 @@ impl Engine {
             .iter()
             .any(|s| can(s) && !dead.iter().any(|dead| dead.local == s.local && dead.remote == s.remote));
         if !alternative || dead.is_empty() {
-            return false;
+            return changed;
         }
         for s in &dead {
             c.miss(s);
@@ -177,7 +189,8 @@ impl super::Connection {
             0 => false,
             1 => {
                 self.subflows.iter().any(|s| !s.up() && !s.closing)
-                    || !self.wanted(host, super::SUBFLOWS_MAX, Time::MAX).is_empty()
+                    || !self.wanted(host, Time::MAX).is_empty()
+                    || self.settings().profile == Profile::Overflow
             }
             _ => true,
         }

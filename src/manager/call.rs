@@ -8,7 +8,7 @@
 use super::subscribers::{self, Shown, SubscriberId};
 use super::{Control, Hands, Prepared, Start};
 use crate::addr::{self, LIST_MAX};
-use crate::engine::{Connection, Device, Entry, Event, Key, Phase, Time};
+use crate::engine::{Connection, Device, Entry, Event, Key, Phase, Setting, Settings, Time};
 use crate::error::{Errno, Error, Result};
 use crate::kernel::{route, sockopt};
 use crate::stream::{Socket, Stage, is_up};
@@ -39,6 +39,37 @@ pub enum Call {
     Control,
     /// What is known of it?
     Facts,
+    /// What is in force of the settings?
+    Settings,
+    /// TCP_MULTIPATH_MAX_SUBFLOWS and the like.
+    Set(Setting),
+    /// mptcp_opensubflow().
+    Open {
+        /// Canonical, port 0 for any; `None`: any of the list.
+        local: Option<SocketAddr>,
+        /// Canonical, port 0 for the initial one; `None`: the initial peer.
+        remote: Option<SocketAddr>,
+        /// For backup.
+        backup: bool,
+        /// Wait for what becomes of it.
+        wait: Option<Time>,
+    },
+    /// mptcp_closesubflow(), of a subflow that is up; canonical.
+    Close {
+        /// Here.
+        local: SocketAddr,
+        /// There.
+        remote: SocketAddr,
+    },
+    /// mptcp_setbackup(), of a subflow that is up; canonical.
+    Pin {
+        /// Here.
+        local: SocketAddr,
+        /// There.
+        remote: SocketAddr,
+        /// For backup.
+        backup: bool,
+    },
     /// Tell of what happens to it, or to what it accepts.
     Subscribe {
         /// Who is told.
@@ -60,6 +91,8 @@ pub enum Answer {
     Control(Control),
     /// For [`Call::Facts`].
     Facts(Facts),
+    /// For [`Call::Settings`].
+    Settings(Settings),
 }
 
 /// What is known of a socket.
@@ -98,6 +131,9 @@ pub struct Leave {
     pub peers: bool,
     /// The addresses of the call are known to be this host's.
     pub local: bool,
+    /// Connections end with their initial subflow, unless their application
+    /// says otherwise.
+    pub fate_sharing: bool,
 }
 
 /// Whether a list on a listener may put the whole namespace in userspace mode,
@@ -145,6 +181,8 @@ pub struct Sight {
     pub held: Option<String>,
     /// For [`Call::Subscribe`].
     pub shown: Option<Shown>,
+    /// For [`Call::Close`]: it is closed already.
+    pub closed: bool,
 }
 
 /// A socket is under the userspace path manager.
@@ -168,7 +206,7 @@ pub struct Settled {
 /// Looks at the socket of a call, and switches it where the call needs that.
 pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<Seen> {
     let socket = Socket::of(fd)?;
-    if !socket.mptcp && !matches!(asked.call, Call::Control | Call::Facts) {
+    if !socket.mptcp && !matches!(asked.call, Call::Control | Call::Facts | Call::Settings) {
         return Err(socket.no_mptcp());
     }
     let stage = socket.stage()?;
@@ -201,6 +239,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
         control: Control::Unknown,
         held: None,
         shown: None,
+        closed: false,
     };
     let known = asked.known.as_ref();
     match &asked.call {
@@ -286,7 +325,60 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
             sight.control = if ours { Control::Connection } else { Control::Kernel };
         }
         Call::Subscribe { .. } => sight.shown = Some(show(hands, &socket, asked.key, stage, token)?),
-        Call::Facts => {}
+        Call::Facts | Call::Settings => {}
+        Call::Set(_) => match stage {
+            Stage::Ended => return Err(socket.not_connected()),
+            Stage::Unconnected => switch(hands, &socket, &asked, &mut sight)?,
+            Stage::Listening => {
+                sight.held = serve(hands, &asked)?;
+                sight.binding = Some((None, binding(&socket).1));
+            }
+            Stage::Connecting if !asked.prepared.switched => {
+                let words =
+                    "the socket is connecting without a list: set this before connect(2), or after it";
+                return Err(Error::new(libc::EOPNOTSUPP, words));
+            }
+            Stage::Connecting => {}
+            Stage::Connected => connection(hands, &socket, &asked, token, &mut sight)?,
+        },
+        Call::Open { local, remote, .. } => {
+            if stage != Stage::Connected {
+                return Err(socket.not_connected());
+            }
+            for addr in local.iter().chain(remote) {
+                socket.check_family(addr)?;
+            }
+            connection(hands, &socket, &asked, token, &mut sight)?;
+            let unlisted = local.filter(|addr| known.is_none_or(|c| c.entry(addr).is_none()));
+            if let Some(addr) = unlisted {
+                let probe = addr::with_port(addr, 0);
+                route::bindable(&probe).map_err(|errno| cannot_bind(errno, &addr))?;
+            }
+        }
+        Call::Close { local, remote } => {
+            if stage != Stage::Connected {
+                return Err(socket.not_connected());
+            }
+            if token == 0 {
+                return Err(socket.no_mptcp());
+            }
+            let ours = match known {
+                Some(c) if c.phase == Phase::Open && c.token == Some(token) => !c.foreign,
+                _ => hands.controls(token)?,
+            };
+            if ours {
+                connection(hands, &socket, &asked, token, &mut sight)?;
+            } else {
+                close_foreign(hands, &socket, local, remote)?;
+                sight.closed = true;
+            }
+        }
+        Call::Pin { .. } => {
+            if stage != Stage::Connected {
+                return Err(socket.not_connected());
+            }
+            connection(hands, &socket, &asked, token, &mut sight)?;
+        }
     }
     Ok(Seen::Socket(Box::new(sight)))
 }
@@ -335,6 +427,32 @@ fn switch(hands: &mut Hands, socket: &Socket<'_>, asked: &Asked, sight: &mut Sig
     sight.binding = Some((bound.filter(|(_, late)| !*late).map(|(addr, _)| addr), socket.device()));
     sight.switched = Some(hands.switch(socket.fd, asked.prepared)?);
     Ok(())
+}
+
+/// Closes a subflow of a connection that the in-kernel path manager has, which
+/// doesn't make that one again.
+fn close_foreign(
+    hands: &mut Hands,
+    socket: &Socket<'_>,
+    local: &SocketAddr,
+    remote: &SocketAddr,
+) -> Result<()> {
+    let is = |known: SocketAddr, addr: &SocketAddr| addr::same(&addr::canonical(known), addr);
+    let listed = socket.listed()?;
+    let named =
+        listed.iter().find(|pair| is_up(pair.state) && is(pair.local, local) && is(pair.remote, remote));
+    let Some(pair) = named else {
+        let words = format!("the connection has no subflow {local} - {remote} (any more)");
+        return Err(Error::new(libc::ENOENT, words));
+    };
+    hands.diag().destroy(&pair.local, &pair.remote).map_err(|refusal| match refusal.errno {
+        Errno(libc::ENOENT) => Error::new(libc::ENOENT, "the subflow has ended meanwhile"),
+        Errno(libc::EOPNOTSUPP | libc::EINVAL) => Error::new(
+            libc::EOPNOTSUPP,
+            "this kernel can't close a subflow that its own path manager made (CONFIG_INET_DIAG_DESTROY)",
+        ),
+        _ => super::refused(&refusal, "closing the subflow"),
+    })
 }
 
 /// Accepted connections are under control in userspace mode only.

@@ -521,6 +521,7 @@ impl Hands {
                 remote_id: facts.remote_id,
                 up: is_up(pair.state),
                 initial: first,
+                backup: Some(facts.flags & uapi::SUBFLOW_FLAG_BKUP_LOC != 0),
             });
         }
         let event = Event::Snapshot { token, key, server, initial, ready, subflows };
@@ -552,6 +553,7 @@ impl Hands {
             remote_id: if is_initial { facts.remote_id } else { 0 },
             up: true,
             initial: true,
+            backup: None,
         };
         let event = Event::Created {
             token: facts.token,
@@ -735,11 +737,15 @@ fn fares(tcp: &TcpFacts) -> Facts {
         rto: micros(tcp.rto_us),
         rtt: micros(tcp.rtt_us),
         rttvar: micros(tcp.rttvar_us),
+        rtt_min: if tcp.min_rtt_us == u32::MAX { Time::ZERO } else { micros(tcp.min_rtt_us) },
+        cwnd: tcp.cwnd,
+        notsent: tcp.notsent_bytes,
         since_ack: millis(tcp.last_ack_recv_ms),
         since_sent: millis(tcp.last_data_sent_ms),
         bytes_acked: tcp.bytes_acked,
         bytes_sent: tcp.bytes_sent,
         bytes_retrans: tcp.bytes_retrans,
+        bytes_received: tcp.bytes_received,
         segs_out: tcp.segs_out,
         total_retrans: tcp.total_retrans,
     }

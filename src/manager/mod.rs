@@ -16,7 +16,8 @@ pub use subscribers::{SubscriberId, Tiding, Told};
 
 use crate::addr;
 use crate::engine::{
-    Action, Engine, Entry, Event, Key, Notice, Outcome, Phase, Request, RequestId, Saved, Seen, Time,
+    Action, Engine, Entry, Event, Key, Notice, Outcome, Phase, Request, RequestId, Saved, Seen, Settings,
+    Time,
 };
 use crate::error::{Errno, Error, Result};
 use crate::kernel::diag::Diag;
@@ -366,6 +367,7 @@ impl Manager {
             remote_id: pair.remote_id,
             up: true,
             initial,
+            backup: None,
         };
         let key = match event {
             pm::Event::Created { token, .. } => self.awaited(token),
@@ -399,7 +401,8 @@ impl Manager {
                 if self.reborn(token, &subflow) {
                     return;
                 }
-                self.tell(Event::SubflowDown { token, local: subflow.local, remote: subflow.remote });
+                let (local, remote) = (subflow.local, subflow.remote);
+                self.tell(Event::SubflowDown { token, local, remote, error: pair.error });
             }
             pm::Event::Priority { .. } | pm::Event::ListenerUp { .. } | pm::Event::ListenerDown { .. } => {}
         }
@@ -703,6 +706,11 @@ impl Manager {
         if let Some(snapshot) = sight.snapshot {
             self.tell(snapshot);
         }
+        let asks = !matches!(call, Call::Control | Call::Facts | Call::Settings | Call::Subscribe { .. });
+        let on = leave.fate_sharing;
+        if asks && self.engine.by_key(&key).is_some_and(|c| c.fate_default() != on) {
+            self.tell(Event::FateSharing { key, on });
+        }
         let unconnected = sight.stage == Stage::Unconnected;
         match call {
             Call::Add(entries) => self.ask(id, key, Request::Add(entries), unconnected),
@@ -723,6 +731,23 @@ impl Manager {
                 };
                 self.finish(id, Ok(Answer::Start(start)));
             }
+            Call::Set(setting) => self.ask(id, key, Request::Set(setting), unconnected),
+            Call::Open { local, remote, backup, wait } => match self.reachable(&key, remote, leave.peers) {
+                Ok(()) => self.ask(id, key, Request::Open { local, remote, backup, wait }, false),
+                Err(error) => self.finish(id, Err(error)),
+            },
+            Call::Close { .. } if sight.closed => self.finish(id, Ok(Answer::Done)),
+            Call::Close { local, remote } => self.ask(id, key, Request::Close { local, remote }, false),
+            Call::Pin { local, remote, backup } => {
+                self.ask(id, key, Request::Pin { local, remote, backup }, false);
+            }
+            Call::Settings => {
+                let settings = match self.engine.by_key(&key) {
+                    Some(c) => Settings { fate_sharing: Some(c.shares_fate()), ..c.settings() },
+                    None => Settings { fate_sharing: Some(leave.fate_sharing), ..Settings::default() },
+                };
+                self.finish(id, Ok(Answer::Settings(settings)));
+            }
             Call::Control => self.finish(id, Ok(Answer::Control(sight.control))),
             Call::Subscribe { id: subscriber, current } => {
                 if let Some(shown) = sight.shown {
@@ -737,6 +762,24 @@ impl Manager {
                 };
                 self.finish(id, Ok(Answer::Facts(facts)));
             }
+        }
+    }
+
+    /// Whether a subflow may lead there: to an address that the peer has shown,
+    /// or where its user may say what is the peer's.
+    fn reachable(&self, key: &Key, remote: Option<SocketAddr>, peers: bool) -> Result<()> {
+        let shown = |remote: &SocketAddr| {
+            self.engine.by_key(key).is_some_and(|c| c.peers.iter().any(|peer| peer.shows(remote)))
+        };
+        match remote {
+            Some(remote) if !peers && !shown(&remote) => Err(Error::new(
+                libc::EACCES,
+                format!(
+                    "the broker's policy lets this user open subflows only to addresses that the peer has shown: \
+                     {remote} is none"
+                ),
+            )),
+            _ => Ok(()),
         }
     }
 

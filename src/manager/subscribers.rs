@@ -908,9 +908,13 @@ fn asked_for(c: &Connection, ends: &(SocketAddr, SocketAddr)) -> bool {
     coming && fills(c, ends)
 }
 
-/// Whether it is the one that an address of the list asks for: further ones
-/// from there are made because the peer announced where to.
+/// Whether it is the one that an address of the list asks for, or that was
+/// opened by hand: further ones from there are made because the peer announced
+/// where to.
 fn fills(c: &Connection, ends: &(SocketAddr, SocketAddr)) -> bool {
+    if find(Some(c), ends).is_some_and(|s| s.hand) {
+        return true;
+    }
     let listed = c.entry(&ends.0);
     listed.is_some_and(|entry| !c.subflows.iter().any(|s| s.up() && addr::covers(&entry.addr, &s.from())))
 }

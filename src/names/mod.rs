@@ -12,7 +12,9 @@ pub mod learnt;
 pub mod race;
 
 use crate::addr;
+use crate::advanced;
 use crate::connect;
+use crate::engine::{Profile, Setting};
 use crate::error::{Errno, Error, Result};
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::{latch, poll, resolve, sockopt};
@@ -114,7 +116,7 @@ pub(crate) fn by_name(node: &CStr, service: &CStr, how: &ByName) -> Result<Owned
     if how.local.len() > addr::LIST_MAX {
         return Err(Error::new(libc::EINVAL, format!("a list has at most {} addresses", addr::LIST_MAX)));
     }
-    check_profile(how.profile)?;
+    profile_of(how.profile)?;
     let local = addr::checked(how.local.iter().copied().map(addr::canonical).collect())?;
     let multipath = how.multipath && available(how.fallback)?;
     let name = node.to_string_lossy();
@@ -164,22 +166,10 @@ pub(crate) fn by_name(node: &CStr, service: &CStr, how: &ByName) -> Result<Owned
 }
 
 /// Values that a profile can have.
-fn check_profile(profile: i32) -> Result<()> {
-    match profile {
-        0..=3 => Ok(()),
-        _ => Err(Error::new(libc::EINVAL, format!("TCP_MULTIPATH_PROFILE: no profile {profile}"))),
-    }
-}
-
-/// Sets TCP_MULTIPATH_PROFILE.
-fn set_profile(_: BorrowedFd<'_>, profile: i32) -> Result<()> {
-    match profile {
-        0 => Ok(()),
-        _ => Err(Error::new(
-            libc::EOPNOTSUPP,
-            "TCP_MULTIPATH_PROFILE: this version of the library has the default only",
-        )),
-    }
+fn profile_of(number: i32) -> Result<Profile> {
+    let known = usize::try_from(number).ok().and_then(|at| Profile::ALL.get(at));
+    let none = || Error::new(libc::EINVAL, format!("TCP_MULTIPATH_PROFILE: no profile {number}"));
+    known.copied().ok_or_else(none)
 }
 
 /// Whether this host has Multipath TCP; an error where nothing else will do.
@@ -354,7 +344,10 @@ impl Driver<'_> {
         let usable = self.local.iter().filter(|local| peer.is_ipv6() || local.is_ipv4());
         let usable: Vec<SocketAddr> = usable.copied().collect();
         if multipath {
-            set_profile(fd, self.how.profile).map_err(Obstacle::Fatal)?;
+            if self.how.profile != 0 {
+                let profile = profile_of(self.how.profile).map_err(Obstacle::Fatal)?;
+                advanced::set(fd, Setting::Profile(profile)).map_err(Obstacle::Fatal)?;
+            }
             if !usable.is_empty() {
                 socket::add(fd, usable, Usage::default()).map_err(Obstacle::Fatal)?;
             }

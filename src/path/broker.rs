@@ -2,8 +2,8 @@
 //! The broker backend: mptcpapid has the privilege; this process shows it the
 //! socket's descriptor and says what it wants.
 
-use super::{Abilities, Backend, Control, PathControl, Start};
-use crate::engine::{Entry, Key, Time};
+use super::{Abilities, Backend, Control, Open, PathControl, Start};
+use crate::engine::{Entry, Key, Setting, Settings, Time};
 use crate::error::{Errno, Error, Result};
 use crate::events::Next;
 use crate::kernel::process::{self, PerProcess};
@@ -56,6 +56,8 @@ struct Line {
     tag: u32,
     namespace: u64,
     abilities: Abilities,
+    /// A signal ends the wait for a reply.
+    interruptible: bool,
 }
 
 fn path() -> PathBuf {
@@ -80,6 +82,16 @@ pub fn available(socket: Option<&Socket<'_>>) -> Result<&'static dyn PathControl
 /// The backend, if this process has used it.
 pub fn existing() -> Option<&'static dyn PathControl> {
     STATE.get().map(|_| &BROKER as &dyn PathControl)
+}
+
+/// What a broker that doesn't know a question says of it.
+fn newer(error: Error) -> Error {
+    match error.errno() {
+        libc::EPROTO => {
+            Error::new(libc::EOPNOTSUPP, "the broker is older than this library and doesn't know the request")
+        }
+        _ => error,
+    }
 }
 
 fn elsewhere() -> Error {
@@ -113,7 +125,7 @@ impl Line {
         };
         let cookie = sockopt::cookie(fd.as_fd()).map_err(lost)?;
         let none = Abilities { switch: false, listen: false };
-        let mut line = Self { fd, cookie, tag: 0, namespace: 0, abilities: none };
+        let mut line = Self { fd, cookie, tag: 0, namespace: 0, abilities: none, interruptible: false };
         line.greet().map_err(|error| match error.errno() {
             libc::EIO => Error::new(libc::EPERM, error.to_string()),
             _ => error,
@@ -175,13 +187,13 @@ impl Line {
                 // It may have said why it hung up.
                 return self.last_words().ok_or(errno);
             }
-            wait(fd, libc::POLLOUT, deadline)?;
+            wait(fd, libc::POLLOUT, deadline, false)?;
         }
         let mut buffer = [0u8; wire::LIMIT];
         loop {
             let received = match unix::receive(fd, &mut buffer, true) {
                 Err(Errno(libc::EAGAIN)) => {
-                    wait(fd, libc::POLLIN, deadline)?;
+                    wait(fd, libc::POLLIN, deadline, self.interruptible)?;
                     continue;
                 }
                 other => other?,
@@ -202,8 +214,13 @@ impl Line {
     }
 }
 
-/// Waits for the descriptor; ETIMEDOUT at the deadline.
-fn wait(fd: BorrowedFd<'_>, events: i16, deadline: Time) -> std::result::Result<(), Errno> {
+/// Waits for the descriptor; ETIMEDOUT at the deadline, EINTR if asked for.
+fn wait(
+    fd: BorrowedFd<'_>,
+    events: i16,
+    deadline: Time,
+    interruptible: bool,
+) -> std::result::Result<(), Errno> {
     loop {
         let left = deadline.saturating_sub(process::monotonic());
         if left.is_zero() {
@@ -211,6 +228,7 @@ fn wait(fd: BorrowedFd<'_>, events: i16, deadline: Time) -> std::result::Result<
         }
         let millis = i32::try_from(left.as_millis()).unwrap_or(i32::MAX).saturating_add(1);
         match sockopt::poll(fd, events, millis) {
+            Err(Errno(libc::EINTR)) if interruptible => return Err(Errno(libc::EINTR)),
             Ok(0) | Err(Errno(libc::EINTR)) => {}
             Ok(_) => return Ok(()),
             Err(errno) => return Err(errno),
@@ -459,6 +477,45 @@ impl PathControl for Broker {
             Ok(Answer::Facts(facts)) => facts,
             _ => Facts::default(),
         }
+    }
+
+    fn settings(&self, socket: &Socket<'_>) -> Result<Settings> {
+        match call(socket, Ask::Settings, Time::ZERO) {
+            Ok(Answer::Settings(settings)) => Ok(settings),
+            // One that doesn't know the question has set nothing.
+            Err(error) if error.errno() != libc::EPROTO => Err(error),
+            _ => Ok(Settings::default()),
+        }
+    }
+
+    fn set(&self, socket: &Socket<'_>, setting: Setting) -> Result<()> {
+        done(socket, Ask::Set(setting)).map_err(newer)
+    }
+
+    fn open(&self, socket: &Socket<'_>, open: &Open) -> Result<()> {
+        let Open { local, remote, backup, wait } = *open;
+        let ask = Ask::Open { local, remote, backup, wait };
+        let Some(wait) = wait else { return done(socket, ask).map_err(newer) };
+        // A line of its own: it can take long.
+        let mut line = Line::open().map_err(|error| match error.errno() {
+            libc::EPERM if STATE.get().is_some() => Error::new(libc::EIO, error.to_string()),
+            _ => error,
+        })?;
+        line.interruptible = true;
+        match line.ask(ask, Some(socket.fd), PATIENCE.saturating_add(wait)) {
+            Err(Errno(libc::EINTR)) => {
+                Err(Error::new(libc::EINTR, "a signal came; the subflow is being opened"))
+            }
+            told => told.map_err(lost)?.into_answer().map(drop).map_err(newer),
+        }
+    }
+
+    fn close(&self, socket: &Socket<'_>, local: SocketAddr, remote: SocketAddr) -> Result<()> {
+        call(socket, Ask::Close { local, remote }, Time::ZERO).map(drop).map_err(newer)
+    }
+
+    fn pin(&self, socket: &Socket<'_>, local: SocketAddr, remote: SocketAddr, backup: bool) -> Result<()> {
+        call(socket, Ask::Pin { local, remote, backup }, Time::ZERO).map(drop).map_err(newer)
     }
 
     fn control(&self, socket: &Socket<'_>) -> Result<Control> {

@@ -3,15 +3,13 @@
 //! inside the application's own calls.
 
 use super::watchers::{self, Name, Watchers};
-use super::{Abilities, Backend, Control, PathControl, Start};
-use crate::engine::{Entry, Key, Time};
+use super::{Abilities, Backend, Control, Open, PathControl, Start};
+use crate::engine::{Entry, Key, Setting, Settings, Time};
 use crate::error::{Errno, Error, Result};
 use crate::events::{self, Next, Queue};
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::sockopt;
-use crate::manager::{
-    self, Answer, Call, CallId, Facts, Hands, Leave, Manager, Servers, SubscriberId, Tiding, Told,
-};
+use crate::manager::{self, Answer, Call, CallId, Facts, Hands, Leave, Manager, SubscriberId, Tiding, Told};
 use crate::stream::{Socket, Stage};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -229,7 +227,7 @@ impl Namespace {
         if let Call::BeforeConnect(_) = call {
             self.manager.expect(key, 0);
         }
-        let id = self.manager.call(key, call, Leave { servers: Servers::Never, peers: true, local: false });
+        let id = self.manager.call(key, call, Leave { peers: true, ..Leave::default() });
         self.work(Some(fd));
         self.ended.remove(&id).ok_or(id)
     }
@@ -385,11 +383,13 @@ fn on<T>(socket: &Socket<'_>, act: impl FnOnce(&mut Namespace, Key) -> Result<T>
 /// Makes a call and waits for its end, as long as it can take; the lock is
 /// free meanwhile.
 fn call(socket: &Socket<'_>, call: Call, patience: Time) -> Result<Answer> {
+    let interruptible = matches!(call, Call::Open { wait: Some(_), .. });
     let id = match on(socket, |namespace, key| Ok(namespace.call(key, call, socket.fd)))? {
         Ok(result) => return result,
         Err(id) => id,
     };
-    let deadline = process::milliseconds() + patience.as_millis() as u64 + 100;
+    let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).saturating_add(500);
+    let deadline = process::milliseconds().saturating_add(patience);
     loop {
         let (ended, events) = on(socket, |namespace, _| {
             namespace.work(Some(socket.fd));
@@ -400,17 +400,32 @@ fn call(socket: &Socket<'_>, call: Call, patience: Time) -> Result<Answer> {
             return result;
         }
         let left = deadline.saturating_sub(process::milliseconds());
-        if left == 0 {
+        let abandon = || {
             let _ = on(socket, |namespace, _| {
                 namespace.manager.abandon(id);
                 Ok(())
             });
+        };
+        if left == 0 {
+            abandon();
             return Err(Error::new(libc::ENOTRECOVERABLE, "the request was never answered"));
         }
-        if let Some(events) = events {
-            let _ = sockopt::poll(events.as_fd(), libc::POLLIN, left.min(50) as i32);
+        if let Some(events) = events
+            && sockopt::poll(events.as_fd(), libc::POLLIN, left.min(50) as i32) == Err(Errno(libc::EINTR))
+            && interruptible
+        {
+            abandon();
+            return Err(Error::new(libc::EINTR, "a signal came; the subflow is being opened"));
         }
     }
+}
+
+/// Whether the socket's namespace has a manager.
+fn managed(socket: &Socket<'_>) -> bool {
+    STATE.get().is_some_and(|state| {
+        let of_socket = sockopt::netns_cookie(socket.fd).unwrap_or(0);
+        lock(state).iter().any(|namespace| namespace.is(of_socket))
+    })
 }
 
 fn done(socket: &Socket<'_>, what: Call, patience: Time) -> Result<()> {
@@ -476,14 +491,35 @@ impl PathControl for Direct {
     }
 
     fn facts(&self, socket: &Socket<'_>) -> Facts {
-        let managed = STATE.get().is_some_and(|state| {
-            let of_socket = sockopt::netns_cookie(socket.fd).unwrap_or(0);
-            lock(state).iter().any(|namespace| namespace.is(of_socket))
-        });
-        match managed.then(|| call(socket, Call::Facts, Time::ZERO)) {
+        match managed(socket).then(|| call(socket, Call::Facts, Time::ZERO)) {
             Some(Ok(Answer::Facts(facts))) => facts,
             _ => Facts::default(),
         }
+    }
+
+    fn settings(&self, socket: &Socket<'_>) -> Result<Settings> {
+        match managed(socket).then(|| call(socket, Call::Settings, Time::ZERO)) {
+            Some(Ok(Answer::Settings(settings))) => Ok(settings),
+            Some(Err(error)) => Err(error),
+            _ => Ok(Settings::default()),
+        }
+    }
+
+    fn set(&self, socket: &Socket<'_>, setting: Setting) -> Result<()> {
+        done(socket, Call::Set(setting), Time::ZERO)
+    }
+
+    fn open(&self, socket: &Socket<'_>, open: &Open) -> Result<()> {
+        let Open { local, remote, backup, wait } = *open;
+        done(socket, Call::Open { local, remote, backup, wait }, wait.unwrap_or_default())
+    }
+
+    fn close(&self, socket: &Socket<'_>, local: SocketAddr, remote: SocketAddr) -> Result<()> {
+        done(socket, Call::Close { local, remote }, Time::ZERO)
+    }
+
+    fn pin(&self, socket: &Socket<'_>, local: SocketAddr, remote: SocketAddr, backup: bool) -> Result<()> {
+        done(socket, Call::Pin { local, remote, backup }, Time::ZERO)
     }
 
     fn control(&self, socket: &Socket<'_>) -> Result<Control> {

@@ -6,7 +6,7 @@ mod broker;
 mod direct;
 mod watchers;
 
-use crate::engine::{Entry, Key};
+use crate::engine::{Entry, Key, Setting, Settings, Time};
 use crate::error::{Error, Result};
 use crate::events;
 use crate::kernel::process;
@@ -39,6 +39,19 @@ pub struct Abilities {
     pub listen: bool,
 }
 
+/// A subflow to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Canonical, port 0 for any; `None`: any of the list.
+    pub local: Option<SocketAddr>,
+    /// Canonical, port 0 for the initial one; `None`: the initial peer.
+    pub remote: Option<SocketAddr>,
+    /// For backup.
+    pub backup: bool,
+    /// Wait for what becomes of it: ETIMEDOUT, EINTR.
+    pub wait: Option<Time>,
+}
+
 /// Path control on one socket at a time. Every method may be called from any
 /// thread, and does all of what it says or nothing.
 pub trait PathControl {
@@ -67,6 +80,17 @@ pub trait PathControl {
     /// Who decides about this socket's paths. An error says why nothing can be
     /// done about them.
     fn control(&self, socket: &Socket<'_>) -> Result<Control>;
+    /// What is in force of the settings; the defaults where that takes making
+    /// state.
+    fn settings(&self, socket: &Socket<'_>) -> Result<Settings>;
+    /// Changes one of them.
+    fn set(&self, socket: &Socket<'_>, setting: Setting) -> Result<()>;
+    /// mptcp_opensubflow().
+    fn open(&self, socket: &Socket<'_>, open: &Open) -> Result<()>;
+    /// mptcp_closesubflow(), of a subflow that is up.
+    fn close(&self, socket: &Socket<'_>, local: SocketAddr, remote: SocketAddr) -> Result<()>;
+    /// mptcp_setbackup(), of a subflow that is up.
+    fn pin(&self, socket: &Socket<'_>, local: SocketAddr, remote: SocketAddr, backup: bool) -> Result<()>;
     /// A descriptor that tells of events: of the socket, or of all connections
     /// that this process has made known.
     fn subscribe(&self, socket: Option<&Socket<'_>>, events: u32) -> Result<OwnedFd>;

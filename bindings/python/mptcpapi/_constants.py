@@ -52,6 +52,8 @@ MPTCP_BINDX_REM_ADDR: Final[int] = 0x2
 MPTCP_BINDX_BACKUP: Final[int] = 0x10
 MPTCP_BINDX_NO_ADVERTISE: Final[int] = 0x20
 MPTCP_BINDX_NO_SUBFLOW: Final[int] = 0x40
+MPTCP_OPEN_BACKUP: Final[int] = 0x1
+MPTCP_OPEN_WAIT: Final[int] = 0x2
 MPTCP_CONNECT_NONBLOCK: Final[int] = 0x1
 MPTCP_CONNECT_NO_FALLBACK: Final[int] = 0x2
 MPTCP_CONNECT_NO_MPTCP: Final[int] = 0x4
@@ -213,6 +215,31 @@ class Origin(OpenIntEnum):
     NETWORK = MPTCP_ORIGIN_NETWORK
 
 
+class Profile(OpenIntEnum):
+    """What a connection is for."""
+
+    AGGREGATE = MPTCP_PROFILE_AGGREGATE
+    INTERACTIVE = MPTCP_PROFILE_INTERACTIVE
+    HANDOVER = MPTCP_PROFILE_HANDOVER
+    OVERFLOW = MPTCP_PROFILE_OVERFLOW
+
+
+class PathMode(OpenIntEnum):
+    """When further subflows are made: PathPolicy.mode."""
+
+    EAGER = MPTCP_PATHS_EAGER
+    ON_DEMAND = MPTCP_PATHS_ON_DEMAND
+    MANUAL = MPTCP_PATHS_MANUAL
+
+
+class Redundancy(OpenIntEnum):
+    """What is sent on more than one path."""
+
+    NONE = MPTCP_REDUNDANCY_NONE
+    SPARE = MPTCP_REDUNDANCY_SPARE
+    FULL = MPTCP_REDUNDANCY_FULL
+
+
 class Backend(OpenIntEnum):
     """Who controls paths for this process."""
 
@@ -263,6 +290,8 @@ __all__ = [
     "MPTCP_BINDX_BACKUP",
     "MPTCP_BINDX_NO_ADVERTISE",
     "MPTCP_BINDX_NO_SUBFLOW",
+    "MPTCP_OPEN_BACKUP",
+    "MPTCP_OPEN_WAIT",
     "MPTCP_CONNECT_NONBLOCK",
     "MPTCP_CONNECT_NO_FALLBACK",
     "MPTCP_CONNECT_NO_MPTCP",
@@ -358,6 +387,9 @@ __all__ = [
     "ConnectionFlag",
     "EventKind",
     "Origin",
+    "Profile",
+    "PathMode",
+    "Redundancy",
     "Backend",
     "Control",
 ]

@@ -104,6 +104,7 @@ fn an_announced_address_is_taken_back_and_announced_again() {
         remote_id: 0,
         up: true,
         initial: at == 0,
+        backup: None,
     };
     let key = Key { cookie: KEY.cookie, inode: 0 };
     engine.handle(Event::Created { token: 9, key, initial: up(0, 0), server: true }, now);

@@ -220,6 +220,7 @@ impl Net {
             remote_id: 0,
             up: true,
             initial,
+            backup: None,
         }
     }
 
@@ -240,7 +241,7 @@ impl Net {
                     let subflow = Seen { local_id: id, ..Self::seen(local, false) };
                     if self.dead[n] {
                         let Seen { local, remote, .. } = subflow;
-                        self.engine.handle(Event::SubflowDown { token: TOKEN, local, remote }, now);
+                        self.engine.handle(Event::SubflowDown { token: TOKEN, local, remote, error: 0 }, now);
                     } else {
                         self.tcp[n] = Some(Tcp::new(self.paths[n], self.now, self.now));
                         self.engine.handle(Event::SubflowUp { token: TOKEN, subflow }, now);

@@ -85,6 +85,7 @@ fn two() -> Engine {
         remote_id: 0,
         up: true,
         initial: n == 0,
+        backup: None,
     };
     let entries = vec![local(0).into(), local(1).into()];
     engine.handle(Event::Request { id: 1, key: KEY, request: Request::Add(entries) }, now);
@@ -165,6 +166,7 @@ fn what_has_no_port_yet_is_closed_when_it_has() {
         remote_id: 0,
         up: true,
         initial: false,
+        backup: None,
     };
     engine.handle(Event::SubflowUp { token: TOKEN, subflow: up }, now);
     let close = Action::Destroy { local: up.local, remote: up.remote };
@@ -221,6 +223,7 @@ fn a_withdrawal_that_is_refused_is_told_again_unless_the_id_is_in_use_again() {
                 remote_id: 0,
                 up: true,
                 initial: false,
+                backup: None,
             };
             engine.handle(
                 Event::Request { id: 3, key: KEY, request: Request::Add(vec![local(1).into()]) },

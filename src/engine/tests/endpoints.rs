@@ -120,7 +120,15 @@ fn joins(log: &[Action]) -> Vec<(SocketAddr, SocketAddr, u8)> {
 }
 
 fn seen(n: usize, remote: SocketAddr, port: u16, local_id: u8, initial: bool) -> Seen {
-    Seen { local: addr::with_port(local(n), port), remote, local_id, remote_id: 0, up: true, initial }
+    Seen {
+        local: addr::with_port(local(n), port),
+        remote,
+        local_id,
+        remote_id: 0,
+        up: true,
+        initial,
+        backup: None,
+    }
 }
 
 fn closes(log: &[Action]) -> Vec<SocketAddr> {
@@ -202,7 +210,7 @@ fn a_laminar_endpoint_joins_one_announced_address() {
 fn each_join_is_tried_once() {
     let mut served = Served::new(&[subflow(4, 1)], (2, 0), false);
     let (local, remote) = (addr::with_port(local(1), 40_000), remote(0));
-    assert!(served.told(Event::SubflowDown { token: TOKEN, local, remote }).is_empty());
+    assert!(served.told(Event::SubflowDown { token: TOKEN, local, remote, error: 0 }).is_empty());
     served.engine.handle(Event::Tick, NOW + Time::from_secs(100));
     assert!(served.engine.poll_command().is_none());
     // A new endpoint is.
@@ -315,6 +323,7 @@ fn a_restart_repeats_nothing_and_gives_up_what_is_no_endpoint() {
             remote_id: 0,
             up: true,
             initial: s.initial,
+            backup: None,
         });
         // One ended meanwhile.
         all.filter(|s| !addr::same_ip(&s.local, &local(2))).collect()

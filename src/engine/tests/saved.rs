@@ -24,6 +24,7 @@ fn subflow(n: usize, initial: bool) -> Seen {
         remote_id: 0,
         up: true,
         initial,
+        backup: None,
     }
 }
 
@@ -87,7 +88,12 @@ fn a_removal_under_way_is_finished_after_a_restart() {
     let mut engine = client();
     let patience = Time::from_secs(2);
     engine.handle(
-        Event::SubflowDown { token: TOKEN, local: addr::with_port(local(1), 40000), remote: remote(0) },
+        Event::SubflowDown {
+            token: TOKEN,
+            local: addr::with_port(local(1), 40000),
+            remote: remote(0),
+            error: 0,
+        },
         NOW,
     );
     engine.handle(Event::Tick, NOW + note::RETRY_FIRST);
@@ -130,21 +136,32 @@ fn anything() -> impl Strategy<Value = Saved> {
     let addr = || (0usize..3, 0u16..2).prop_map(|(n, port)| addr::with_port(local(n), port));
     let addrs = move || proptest::collection::vec(addr(), 0..80);
     let ids = proptest::collection::vec((any::<u8>(), addr(), any::<u16>()), 0..20);
-    (any::<(bool, bool, bool, u8)>(), addrs(), addrs(), ids).prop_map(|(bits, some, others, ids)| Saved {
-        key: KEY,
-        token: bits.0.then_some(TOKEN),
-        server: bits.1,
-        listed: bits.2,
-        entries: some.iter().map(|addr| (*addr).into()).collect(),
-        excluded: others.clone(),
-        leaving: others.clone(),
-        initial: bits.0.then_some((local(0), remote(0))),
-        peers: others.iter().map(|addr| Peer { id: Some(1), addr: *addr }).collect(),
-        announced: ids.iter().map(|(id, addr, _)| (*addr, *id)).collect(),
-        ids: ids.into_iter().map(|(id, addr, port)| ids::Slot { id, addr, port }).collect(),
-        last_id: bits.3,
-        ..Saved::default()
-    })
+    (any::<(bool, bool, bool, u8)>(), addrs(), addrs(), ids, any::<u8>()).prop_map(
+        |(bits, some, others, ids, n)| Saved {
+            wishes: Wishes {
+                settings: Settings { max_subflows: n, ..Settings::default() },
+                fate_default: n % 2 == 0,
+                demanded: n % 3 == 0,
+                pinned: others.iter().map(|addr| (*addr, remote(0), n % 5 == 0)).collect(),
+                barred: others.iter().map(|addr| (*addr, remote(0))).collect(),
+                opens: some.iter().map(|addr| (*addr, remote(1), n % 7 == 0)).collect(),
+                ..Wishes::default()
+            },
+            key: KEY,
+            token: bits.0.then_some(TOKEN),
+            server: bits.1,
+            listed: bits.2,
+            entries: some.iter().map(|addr| (*addr).into()).collect(),
+            excluded: others.clone(),
+            leaving: others.clone(),
+            initial: bits.0.then_some((local(0), remote(0))),
+            peers: others.iter().map(|addr| Peer { id: Some(1), addr: *addr }).collect(),
+            announced: ids.iter().map(|(id, addr, _)| (*addr, *id)).collect(),
+            ids: ids.into_iter().map(|(id, addr, port)| ids::Slot { id, addr, port }).collect(),
+            last_id: bits.3,
+            ..Saved::default()
+        },
+    )
 }
 
 proptest! {

@@ -16,6 +16,7 @@ fn seen(n: u64, host: usize, initial: bool) -> Seen {
         remote_id: 0,
         up: true,
         initial,
+        backup: None,
     }
 }
 
@@ -79,7 +80,7 @@ fn nothing_is_left_of_those_that_are_gone() {
     // One in two has a retry to wait for, one in five a command on its way.
     for n in (0..500).step_by(2) {
         let Seen { local, remote, .. } = seen(n, 1, false);
-        engine.handle(Event::SubflowDown { token: n as u32 + 1, local, remote }, now);
+        engine.handle(Event::SubflowDown { token: n as u32 + 1, local, remote, error: 0 }, now);
     }
     assert!(engine.next_timeout().is_some_and(|due| due > now && due < now + note::RETRY_FIRST));
     assert_eq!(engine.timers.len(), 500);
@@ -130,7 +131,7 @@ fn what_is_heard_of_subflows_is_counted() {
     told(Event::Announced { token: 1, id: 3, addr: remote(2) }, false);
     told(Event::Established { token: 1 }, true);
     let Seen { local, remote, .. } = seen(0, 1, false);
-    told(Event::SubflowDown { token: 1, local, remote }, true);
+    told(Event::SubflowDown { token: 1, local, remote, error: 0 }, true);
     told(Event::SubflowUp { token: 1, subflow: seen(0, 1, false) }, true);
 }
 

@@ -37,6 +37,12 @@ enum Op {
     Accept(usize),
     Add(usize, Vec<usize>, bool, bool),
     Remove(usize, Vec<usize>, bool),
+    Set(usize, Setting),
+    /// A subflow by hand: from where, to which address, for backup, whether
+    /// somebody waits.
+    Open(usize, Option<usize>, Option<usize>, bool, Option<u64>),
+    CloseByHand(usize, usize),
+    Pin(usize, usize, bool),
     /// The application closes, half-closes, or its process dies.
     Close(usize),
     HalfClose(usize),
@@ -70,6 +76,28 @@ enum Op {
     Wait(u64),
 }
 
+/// Any setting; most often back to the default.
+fn settings() -> impl Strategy<Value = Setting> {
+    let policy = |mode, after_ms, after_bytes| Setting::Policy(PathPolicy { mode, after_ms, after_bytes });
+    prop_oneof![
+        (0u8..4).prop_map(Setting::MaxSubflows),
+        Just(Setting::MaxSubflows(0)),
+        Just(policy(Mode::Eager, 0, 0)),
+        Just(policy(Mode::Manual, 0, 0)),
+        Just(policy(Mode::OnDemand, 700, 0)),
+        Just(policy(Mode::OnDemand, 0, 5000)),
+        (0u64..2).prop_map(|n| Setting::Traffic(Traffic { bytes_to_send: n * 20_000, ..Traffic::default() })),
+        proptest::sample::select(vec![
+            Profile::Aggregate,
+            Profile::Interactive,
+            Profile::Handover,
+            Profile::Overflow
+        ])
+        .prop_map(Setting::Profile),
+        any::<bool>().prop_map(Setting::FateSharing),
+    ]
+}
+
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let addrs = || proptest::collection::vec(0..LOCALS, 0..4);
     let some = || proptest::collection::vec(0..LOCALS, 1..3);
@@ -89,6 +117,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         proptest::sample::select(errnos).prop_map(Join::Fails),
     ];
     let i = || 0usize..6;
+    let maybe = |n: usize| proptest::option::of(0..n);
     let op = prop_oneof![
         4 => (addrs(), any::<bool>(), 0u8..8).prop_map(|(list, ours, n)| Op::Connect(list, ours, n == 0)),
         1 => some().prop_map(Op::Listen),
@@ -96,6 +125,11 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => i().prop_map(Op::Accept),
         5 => (i(), some(), any::<bool>(), any::<bool>()).prop_map(|(i, a, b, c)| Op::Add(i, a, b, c)),
         4 => (i(), some(), any::<bool>()).prop_map(|(i, a, b)| Op::Remove(i, a, b)),
+        3 => (i(), settings()).prop_map(|(i, setting)| Op::Set(i, setting)),
+        2 => (i(), maybe(LOCALS), maybe(REMOTES), any::<bool>(), proptest::option::of(1u64..3000))
+            .prop_map(|(i, from, to, backup, wait)| Op::Open(i, from, to, backup, wait)),
+        1 => (i(), 0usize..4).prop_map(|(i, n)| Op::CloseByHand(i, n)),
+        1 => (i(), 0usize..4, any::<bool>()).prop_map(|(i, n, on)| Op::Pin(i, n, on)),
         1 => i().prop_map(Op::Close),
         1 => i().prop_map(Op::HalfClose),
         1 => i().prop_map(Op::Forget),
@@ -145,6 +179,7 @@ impl Sub {
             remote_id: 0,
             up: self.up,
             initial: self.initial,
+            backup: Some(self.backup),
         }
     }
 }
@@ -296,7 +331,7 @@ impl Many {
         match event {
             Event::Created { token, initial, server, .. } => self.begin(token, initial, server),
             // A successor on the same ports, made before its end was told.
-            Event::SubflowDown { token, local, remote }
+            Event::SubflowDown { token, local, remote, .. }
                 if self.engine.by_token(token).is_some_and(|c| c.has_up(&local, &remote))
                     && self.conns.get(&token).is_some_and(|c| {
                         c.subs.iter().any(|s| s.up && s.local == local && s.remote == remote)
@@ -467,7 +502,7 @@ impl Many {
             let over = |s: &Sub| !s.up && now >= s.since + Time::from_secs(3);
             for sub in conn.subs.iter().filter(|s| over(s)) {
                 let (local, remote) = (sub.local, sub.remote);
-                self.events.push_back(Event::SubflowDown { token: *token, local, remote });
+                self.events.push_back(Event::SubflowDown { token: *token, local, remote, error: 0 });
             }
             conn.subs.retain(|s| !over(s));
         }
@@ -505,7 +540,7 @@ impl Many {
     fn down(&mut self, token: u32, at: usize) {
         let Some(conn) = self.conns.get_mut(&token).filter(|conn| at < conn.subs.len()) else { return };
         let sub = conn.subs.remove(at);
-        self.events.push_back(Event::SubflowDown { token, local: sub.local, remote: sub.remote });
+        self.events.push_back(Event::SubflowDown { token, local: sub.local, remote: sub.remote, error: 0 });
     }
 
     fn facts(&self, sub: &Sub) -> Facts {
@@ -725,6 +760,31 @@ impl Many {
                     self.ask(key, Request::Remove { addrs, patience });
                 }
             }
+            Op::Set(n, setting) => {
+                if let Some(key) = self.app(*n) {
+                    self.ask(key, Request::Set(*setting));
+                }
+            }
+            Op::Open(n, from, to, backup, wait) => {
+                if let Some(key) = self.app(*n) {
+                    let (local, remote) = (from.map(local), to.map(remote));
+                    let wait = wait.map(Time::from_millis);
+                    self.ask(key, Request::Open { local, remote, backup: *backup, wait });
+                }
+            }
+            Op::CloseByHand(n, at) | Op::Pin(n, at, _) => {
+                let Some(key) = self.app(*n) else { return };
+                let known = self.engine.by_key(&key).map_or(&[][..], |c| &c.subflows);
+                let Some(s) = known.get(at % known.len().max(1)) else { return };
+                let (local, remote) = (s.from(), s.to());
+                self.ask(
+                    key,
+                    match op {
+                        Op::Pin(_, _, backup) => Request::Pin { local, remote, backup: *backup },
+                        _ => Request::Close { local, remote },
+                    },
+                );
+            }
             Op::Close(n) => {
                 if let Some(token) = self.nth(*n) {
                     self.end(token);
@@ -907,11 +967,16 @@ impl Many {
                 let gone = |addr: &SocketAddr| addr::covers(addr, &addr::canonical(local));
                 let departs = c.flight.as_ref().is_some_and(|flight| flight.departing.iter().any(gone));
                 let again = c.refused.iter().any(|refused| refused.action == command.action);
-                assert!(other || !for_path || departs || again, "{command:?} closes the last: {c:#?}");
+                let by_hand = c.is_doomed() || c.is_barred(&addr::canonical(local), &addr::canonical(remote));
+                assert!(
+                    other || !for_path || departs || again || by_hand,
+                    "{command:?} closes the last: {c:#?}"
+                );
             }
             Action::Create { local, .. } => {
                 assert!(c.allows(&local), "{command:?} is outside the list");
-                assert!(c.is_unclaimed() || self.engine.usable(&local), "{command:?} can't work");
+                let by_hand = c.subflows.iter().any(|s| s.tag == command.tag && s.hand);
+                assert!(c.is_unclaimed() || by_hand || self.engine.usable(&local), "{command:?} can't work");
             }
             _ => {}
         }
@@ -1036,6 +1101,7 @@ impl Many {
                     Request::Remove { addrs, .. } => {
                         list.retain(|known| !addrs.iter().any(|gone| addr::covers(gone, &known.addr)));
                     }
+                    _ => {}
                 }
             }
             let sorted = |mut list: Vec<Entry>| {
@@ -1046,14 +1112,35 @@ impl Many {
         }
         let alternatives = conn.subs.iter().any(|s| c.allows(&s.local));
         for sub in &conn.subs {
-            let tolerated = sub.initial && (c.server || !alternatives || conn.over);
+            let tolerated = sub.initial && (c.server || !alternatives || conn.over || c.shares_fate());
             assert!(c.allows(&sub.local) || tolerated, "{sub:?} is outside the list: {}", context());
+        }
+        for (sub, known) in conn.subs.iter().filter_map(|sub| {
+            Some((sub, c.subflows.iter().find(|s| s.local == sub.local && s.remote == sub.remote)?))
+        }) {
+            assert_eq!(sub.backup, known.backup, "who is for backup: {}", context());
+            let wish = c.wish(&self.engine.host, &known.local, Some(known));
+            assert!(conn.over || wish.is_none_or(|wish| wish == sub.backup), "{}", context());
+        }
+        let settings = c.settings();
+        let waits = c.steering.as_ref().is_some_and(|steering| !steering.opens.is_empty());
+        assert!(!waits, "an open is never forgotten: {}", context());
+        if settings.max_subflows != 0 {
+            assert!(conn.subs.len() <= settings.max_subflows.into(), "too many: {}", context());
+        }
+        let pinned = c.steering.as_ref().is_some_and(|steering| !steering.pinned.is_empty());
+        let one = matches!(settings.profile, Profile::Interactive | Profile::Handover);
+        if one && !pinned && !conn.over && !conn.subs.is_empty() {
+            let used = conn.subs.iter().filter(|s| !s.backup).count();
+            assert_eq!(used, 1, "one path is in use: {}", context());
         }
         for Entry { addr, .. } in c.entries.iter().filter(|entry| c.allows(&entry.addr)) {
             let there = conn.subs.iter().any(|s| addr::covers(addr, &s.local));
-            let possible = !c.server && !conn.over && !c.peers.is_empty();
+            let all = settings == Settings::default() && !c.is_doomed();
+            let barred = c.peers.iter().any(|peer| c.is_barred(addr, &peer.addr));
+            let possible = !c.server && !conn.over && !c.peers.is_empty() && all && !barred;
             assert!(there || !possible, "{addr} has no subflow: {}", context());
-            let initial = addr::same_ip(addr, &conn.initial.0);
+            let initial = addr::same_ip(addr, &conn.initial.0) || !c.has_demand();
             assert!(initial || !c.server || told.contains(addr), "{addr} is not announced: {}", context());
         }
     }
