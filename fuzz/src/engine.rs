@@ -54,7 +54,7 @@ struct World {
 
 impl World {
     fn step(&mut self, script: &mut Script<'_>) -> Result<()> {
-        let event = match script.upto(33)? {
+        let event = match script.upto(34)? {
             0 => {
                 let key = script.key()?;
                 Event::Binding { key, bound: script.bound()?, device: script.device()? }
@@ -77,10 +77,11 @@ impl World {
             }
             14 | 15 => {
                 let Some((token, Seen { local, remote, .. })) = self.subflow(script)? else { return Ok(()) };
-                Event::SubflowDown { token, local, remote }
+                Event::SubflowDown { token, local, remote, error: script.byte()?.into() }
             }
             16 => {
-                Event::SubflowDown { token: script.token()?, local: script.addr()?, remote: script.addr()? }
+                let (token, local, remote) = (script.token()?, script.addr()?, script.addr()?);
+                Event::SubflowDown { token, local, remote, error: 0 }
             }
             17 | 18 => return self.look(script),
             19..=21 => {
@@ -95,8 +96,15 @@ impl World {
                 let Action::Create { local, remote, id, .. } = self.out[at].action else { return Ok(()) };
                 let token = self.out[at].token;
                 self.answer(at, Outcome::Taken, script)?;
-                let mut subflow =
-                    Seen { local, remote, local_id: id, remote_id: 0, up: true, initial: false, backup: None };
+                let mut subflow = Seen {
+                    local,
+                    remote,
+                    local_id: id,
+                    remote_id: 0,
+                    up: true,
+                    initial: false,
+                    backup: None,
+                };
                 if local.port() == 0 {
                     subflow.local.set_port(script.word()?);
                 }
@@ -137,6 +145,7 @@ impl World {
                 let (endpoints, limits) = script.endpoints()?;
                 Event::Endpoints { endpoints, limits, serve: script.upto(3)? != 0 }
             }
+            33 => Event::FateSharing { key: script.key()?, on: script.bit()? },
             _ => {
                 self.keeps = true;
                 for engine in [&mut self.engine, &mut self.twin] {

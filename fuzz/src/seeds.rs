@@ -4,7 +4,7 @@
 
 use crate::journal::{Item, Owner, Place, whole};
 use mptcpapi::engine::ids::Slot;
-use mptcpapi::engine::{Device, Key, Peer, Saved};
+use mptcpapi::engine::{Device, Key, Peer, Saved, Wishes};
 use mptcpapi::manager::Prepared;
 use mptcpapi::wire::{self, Ask, Entry, Reply, Request, Told};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -94,6 +94,11 @@ fn records() -> Vec<Vec<u8>> {
             taken: vec![4],
             foreign: false,
             unclaimed: true,
+            wishes: Wishes {
+                pinned: vec![(one, two, true)],
+                opens: vec![(one, three, false)],
+                ..Wishes::default()
+            },
         },
         prepared: Prepared { switched: true, virgin: true },
         owner: Some(Owner { uid: 1000, pid: 300 }),
