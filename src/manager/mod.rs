@@ -1175,7 +1175,8 @@ pub fn no_privilege() -> Error {
     Error::new(libc::EPERM, "controlling paths needs CAP_NET_ADMIN over this network namespace")
 }
 
-fn fault(fault: Fault) -> Error {
+/// What stands in the way of the switch, in words.
+pub fn fault(fault: Fault) -> Error {
     match fault {
         Fault::NoSysctl(_) => Error::new(
             libc::EOPNOTSUPP,
