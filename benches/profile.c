@@ -24,6 +24,7 @@
 
 #define REQUEST 100
 #define PAUSE 10e3
+#define PIECE 10000             /* is written at once; many small ones make small segments */
 
 static const char *profiles[] = { "aggregate", "interactive", "handover", "overflow" };
 
@@ -111,10 +112,10 @@ static void pace(void)
 		double due = load.mbit * (now_us() - load.since) / 8 - (sent - load.base);
 		ssize_t n;
 
-		poll(ready, due >= 1 ? 2 : 1, due >= 1 ? 10 : 1);
+		poll(ready, due >= PIECE ? 2 : 1, due >= PIECE ? 10 : 1);
 		if (ready[0].revents)
 			return;
-		if (due < 1 || !(ready[1].revents & POLLOUT))
+		if (due < PIECE || !(ready[1].revents & POLLOUT))
 			continue;
 		n = write(fd, pattern(sent), due < PATTERN ? (size_t)due : PATTERN);
 		if (n < 0 && errno != EAGAIN)
