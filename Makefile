@@ -61,7 +61,9 @@ $(BUILD)/libmptcpapi.so: $(BUILD)/$(SOFILE)
 $(BUILD)/libmptcpapi.a: $(BUILD)/rust/libmptcpapi.a libmptcpapi.map
 	@sed -n 's/^[[:space:]]*\(mptcp_[a-z0-9_]*\);/\1/p' libmptcpapi.map > $(BUILD)/rust/exports
 	ld -r --gc-sections $$(sed 's/^/-u /' $(BUILD)/rust/exports) -o $(BUILD)/rust/mptcpapi.o $<
-	objcopy --keep-global-symbols=$(BUILD)/rust/exports --strip-debug $(BUILD)/rust/mptcpapi.o
+	# rustc's bitcode, which tools with a plugin for LTO would try to read.
+	objcopy --keep-global-symbols=$(BUILD)/rust/exports --strip-debug \
+		--remove-section=.llvmbc --remove-section=.llvmcmd $(BUILD)/rust/mptcpapi.o
 	rm -f $@
 	ar rcs $@ $(BUILD)/rust/mptcpapi.o
 

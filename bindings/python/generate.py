@@ -29,6 +29,9 @@ ENUMS = (
     ("MPTCP_CONN_", "ConnectionFlag", "enum.IntFlag", "The bits of ConnectionStats.flags."),
     ("MPTCP_EV_", "EventKind", "enum.IntFlag", "What happened: Event.what, and a mask for Events."),
     ("MPTCP_ORIGIN_", "Origin", "OpenIntEnum", "Who was the cause of an event."),
+    ("MPTCP_PROFILE_", "Profile", "OpenIntEnum", "What a connection is for."),
+    ("MPTCP_PATHS_", "PathMode", "OpenIntEnum", "When further subflows are made: PathPolicy.mode."),
+    ("MPTCP_REDUNDANCY_", "Redundancy", "OpenIntEnum", "What is sent on more than one path."),
     ("MPTCP_BACKEND_", "Backend", "OpenIntEnum", "Who controls paths for this process."),
     ("MPTCP_CONTROL_", "Control", "OpenIntEnum", "Who chooses the paths of one socket."),
 )

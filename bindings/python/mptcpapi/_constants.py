@@ -215,6 +215,31 @@ class Origin(OpenIntEnum):
     NETWORK = MPTCP_ORIGIN_NETWORK
 
 
+class Profile(OpenIntEnum):
+    """What a connection is for."""
+
+    AGGREGATE = MPTCP_PROFILE_AGGREGATE
+    INTERACTIVE = MPTCP_PROFILE_INTERACTIVE
+    HANDOVER = MPTCP_PROFILE_HANDOVER
+    OVERFLOW = MPTCP_PROFILE_OVERFLOW
+
+
+class PathMode(OpenIntEnum):
+    """When further subflows are made: PathPolicy.mode."""
+
+    EAGER = MPTCP_PATHS_EAGER
+    ON_DEMAND = MPTCP_PATHS_ON_DEMAND
+    MANUAL = MPTCP_PATHS_MANUAL
+
+
+class Redundancy(OpenIntEnum):
+    """What is sent on more than one path."""
+
+    NONE = MPTCP_REDUNDANCY_NONE
+    SPARE = MPTCP_REDUNDANCY_SPARE
+    FULL = MPTCP_REDUNDANCY_FULL
+
+
 class Backend(OpenIntEnum):
     """Who controls paths for this process."""
 
@@ -362,6 +387,9 @@ __all__ = [
     "ConnectionFlag",
     "EventKind",
     "Origin",
+    "Profile",
+    "PathMode",
+    "Redundancy",
     "Backend",
     "Control",
 ]

@@ -155,6 +155,16 @@ def connection_stats(sock: Socket) -> ConnectionStats:
     return _to_connection(stats)
 
 
+def named(subflow: Union[Subflow, SubflowStats]) -> SubflowStruct:
+    """Give the struct mptcp_subflow that names a subflow."""
+    wanted = subflow.subflow if isinstance(subflow, SubflowStats) else subflow
+    name = SubflowStruct(id=wanted.id)
+    for address, field in ((wanted.local, name.local), (wanted.remote, name.remote)):
+        raw = pack([address])
+        ctypes.memmove(ctypes.addressof(field), raw, len(raw))
+    return name
+
+
 def subflow_stats(sock: Socket, subflow: Union[Subflow, SubflowStats]) -> SubflowStats:
     """Tell the numbers of one subflow, as subflows() or all_stats() gave it.
 
@@ -162,11 +172,7 @@ def subflow_stats(sock: Socket, subflow: Union[Subflow, SubflowStats]) -> Subflo
     Errors: ENOENT (no such subflow, or no more), and those of
     connection_stats().
     """
-    wanted = subflow.subflow if isinstance(subflow, SubflowStats) else subflow
-    name = SubflowStruct(id=wanted.id)
-    for address, field in ((wanted.local, name.local), (wanted.remote, name.remote)):
-        raw = pack([address])
-        ctypes.memmove(ctypes.addressof(field), raw, len(raw))
+    name = named(subflow)
     stats = SubflowStatsStruct()
     library.call(
         "mptcp_getsubflowstats",

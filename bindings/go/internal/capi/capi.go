@@ -29,6 +29,8 @@ _Static_assert(sizeof(struct mptcp_subflow) == 288, "mptcp_subflow");
 _Static_assert(sizeof(struct mptcp_conn_stats) == 104, "mptcp_conn_stats");
 _Static_assert(sizeof(struct mptcp_subflow_stats) == 432, "mptcp_subflow_stats");
 _Static_assert(sizeof(struct mptcp_event) == 336, "mptcp_event");
+_Static_assert(sizeof(struct mptcp_traffic) == 32, "mptcp_traffic");
+_Static_assert(sizeof(struct mptcp_path_policy) == 16, "mptcp_path_policy");
 _Static_assert(sizeof(struct mptcp_connect_opts) == sizeof(void *) + 32, "mptcp_connect_opts");
 
 // What one call gave. words is set where rc is negative.
@@ -169,6 +171,51 @@ static struct capi_result capi_getallstats(int fd, struct mptcp_conn_stats *conn
 	return capi_done(rc, 0, list);
 }
 
+static struct capi_result capi_settraffic(int fd, struct mptcp_traffic value)
+{
+	int rc = mptcp_setsockopt(fd, IPPROTO_TCP, TCP_MULTIPATH_TRAFFIC, &value, sizeof(value));
+
+	return capi_done(rc, 0, NULL);
+}
+
+static struct capi_result capi_gettraffic(int fd, struct mptcp_traffic *value)
+{
+	socklen_t len = sizeof(*value);
+	int rc = mptcp_getsockopt(fd, IPPROTO_TCP, TCP_MULTIPATH_TRAFFIC, value, &len);
+
+	return capi_done(rc, 0, NULL);
+}
+
+static struct capi_result capi_setpolicy(int fd, struct mptcp_path_policy value)
+{
+	int rc = mptcp_setsockopt(fd, IPPROTO_TCP, TCP_MULTIPATH_PATH_POLICY, &value, sizeof(value));
+
+	return capi_done(rc, 0, NULL);
+}
+
+static struct capi_result capi_getpolicy(int fd, struct mptcp_path_policy *value)
+{
+	socklen_t len = sizeof(*value);
+	int rc = mptcp_getsockopt(fd, IPPROTO_TCP, TCP_MULTIPATH_PATH_POLICY, value, &len);
+
+	return capi_done(rc, 0, NULL);
+}
+
+static struct capi_result capi_opensubflow(int fd, const void *local, const void *remote, int flags)
+{
+	return capi_done(mptcp_opensubflow(fd, local, remote, flags), 0, NULL);
+}
+
+static struct capi_result capi_closesubflow(int fd, const struct mptcp_subflow *subflow)
+{
+	return capi_done(mptcp_closesubflow(fd, subflow), 0, NULL);
+}
+
+static struct capi_result capi_setbackup(int fd, const struct mptcp_subflow *subflow, int on)
+{
+	return capi_done(mptcp_setbackup(fd, subflow, on), 0, NULL);
+}
+
 static struct capi_result capi_subscribe(int fd, uint32_t events)
 {
 	return capi_done(mptcp_subscribe(fd, events), 0, NULL);
@@ -275,6 +322,26 @@ const (
 	SSLocalID          = C.MPTCP_SS_LOCAL_ID
 	SSRemoteID         = C.MPTCP_SS_REMOTE_ID
 	SSIfIndex          = C.MPTCP_SS_IFINDEX
+
+	OptMaxSubflows = C.TCP_MULTIPATH_MAX_SUBFLOWS
+	OptProfile     = C.TCP_MULTIPATH_PROFILE
+	OptRedundancy  = C.TCP_MULTIPATH_REDUNDANCY
+	OptFateSharing = C.TCP_MULTIPATH_FATE_SHARING
+
+	ProfileAggregate   = C.MPTCP_PROFILE_AGGREGATE
+	ProfileInteractive = C.MPTCP_PROFILE_INTERACTIVE
+	ProfileHandover    = C.MPTCP_PROFILE_HANDOVER
+	ProfileOverflow    = C.MPTCP_PROFILE_OVERFLOW
+
+	PathsEager    = C.MPTCP_PATHS_EAGER
+	PathsOnDemand = C.MPTCP_PATHS_ON_DEMAND
+	PathsManual   = C.MPTCP_PATHS_MANUAL
+
+	RedundancyNone  = C.MPTCP_REDUNDANCY_NONE
+	RedundancySpare = C.MPTCP_REDUNDANCY_SPARE
+	RedundancyFull  = C.MPTCP_REDUNDANCY_FULL
+
+	OpenBackup = C.MPTCP_OPEN_BACKUP
 
 	EvSubflowUp     = C.MPTCP_EV_SUBFLOW_UP
 	EvSubflowDown   = C.MPTCP_EV_SUBFLOW_DOWN
@@ -492,14 +559,20 @@ func GetConnStats(fd int) (ConnStats, *Failure) {
 	return connStats(&c), nil
 }
 
-// GetSubflowStats is mptcp_getsubflowstats. local and remote are packed
-// addresses.
-func GetSubflowStats(fd int, local, remote []byte, id uint32) (SubflowStats, *Failure) {
+// named is the struct that names a subflow, by packed addresses.
+func named(local, remote []byte, id uint32) C.struct_mptcp_subflow {
 	var name C.struct_mptcp_subflow
-	var s C.struct_mptcp_subflow_stats
 	copy((*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&name.local))[:], local)
 	copy((*[C.sizeof_struct_sockaddr_storage]byte)(unsafe.Pointer(&name.remote))[:], remote)
 	name.id = C.uint32_t(id)
+	return name
+}
+
+// GetSubflowStats is mptcp_getsubflowstats. local and remote are packed
+// addresses.
+func GetSubflowStats(fd int, local, remote []byte, id uint32) (SubflowStats, *Failure) {
+	var s C.struct_mptcp_subflow_stats
+	name := named(local, remote, id)
 	r := C.capi_getsubflowstats(C.int(fd), &name, &s)
 	if f := failure(&r); f != nil {
 		return SubflowStats{}, f
@@ -523,6 +596,102 @@ func GetAllStats(fd int) (ConnStats, []SubflowStats, *Failure) {
 		}
 	}
 	return connStats(&c), subflows, nil
+}
+
+// SetInt is mptcp_setsockopt of an option that is an int.
+func SetInt(fd, option, value int) *Failure {
+	r := C.capi_setint(C.int(fd), C.int(option), C.int(value))
+	return failure(&r)
+}
+
+// GetInt is mptcp_getsockopt of an option that is an int.
+func GetInt(fd, option int) (int, *Failure) {
+	r := C.capi_getint(C.int(fd), C.int(option))
+	return int(int32(r.value)), failure(&r)
+}
+
+// Traffic is struct mptcp_traffic.
+type Traffic struct {
+	BytesToSend, BytesToReceive, Rate uint64
+	Duration                          uint32 // ms
+}
+
+// SetTraffic is mptcp_setsockopt(TCP_MULTIPATH_TRAFFIC).
+func SetTraffic(fd int, t Traffic) *Failure {
+	r := C.capi_settraffic(C.int(fd), C.struct_mptcp_traffic{
+		bytes_to_send:    C.uint64_t(t.BytesToSend),
+		bytes_to_receive: C.uint64_t(t.BytesToReceive),
+		rate:             C.uint64_t(t.Rate),
+		duration_ms:      C.uint32_t(t.Duration),
+	})
+	return failure(&r)
+}
+
+// GetTraffic is mptcp_getsockopt(TCP_MULTIPATH_TRAFFIC).
+func GetTraffic(fd int) (Traffic, *Failure) {
+	var t C.struct_mptcp_traffic
+	r := C.capi_gettraffic(C.int(fd), &t)
+	return Traffic{
+		BytesToSend:    uint64(t.bytes_to_send),
+		BytesToReceive: uint64(t.bytes_to_receive),
+		Rate:           uint64(t.rate),
+		Duration:       uint32(t.duration_ms),
+	}, failure(&r)
+}
+
+// PathPolicy is struct mptcp_path_policy.
+type PathPolicy struct {
+	Mode, After uint32 // ms
+	AfterBytes  uint64
+}
+
+// SetPathPolicy is mptcp_setsockopt(TCP_MULTIPATH_PATH_POLICY).
+func SetPathPolicy(fd int, p PathPolicy) *Failure {
+	r := C.capi_setpolicy(C.int(fd), C.struct_mptcp_path_policy{
+		mode:        C.uint32_t(p.Mode),
+		after_ms:    C.uint32_t(p.After),
+		after_bytes: C.uint64_t(p.AfterBytes),
+	})
+	return failure(&r)
+}
+
+// GetPathPolicy is mptcp_getsockopt(TCP_MULTIPATH_PATH_POLICY).
+func GetPathPolicy(fd int) (PathPolicy, *Failure) {
+	var p C.struct_mptcp_path_policy
+	r := C.capi_getpolicy(C.int(fd), &p)
+	return PathPolicy{uint32(p.mode), uint32(p.after_ms), uint64(p.after_bytes)}, failure(&r)
+}
+
+// OpenSubflow is mptcp_opensubflow; local and remote are packed addresses, or
+// nil for NULL.
+func OpenSubflow(fd int, local, remote []byte, flags int) *Failure {
+	var l, r unsafe.Pointer
+	if len(local) > 0 {
+		l = unsafe.Pointer(&local[0])
+	}
+	if len(remote) > 0 {
+		r = unsafe.Pointer(&remote[0])
+	}
+	res := C.capi_opensubflow(C.int(fd), l, r, C.int(flags))
+	return failure(&res)
+}
+
+// CloseSubflow is mptcp_closesubflow, of one with these packed addresses.
+func CloseSubflow(fd int, local, remote []byte, id uint32) *Failure {
+	name := named(local, remote, id)
+	r := C.capi_closesubflow(C.int(fd), &name)
+	return failure(&r)
+}
+
+// SetBackup is mptcp_setbackup, of one with these packed addresses.
+func SetBackup(fd int, local, remote []byte, id uint32, on bool) *Failure {
+	name := named(local, remote, id)
+	value := C.int(0)
+	if on {
+		value = 1
+	}
+	r := C.capi_setbackup(C.int(fd), &name, value)
+	return failure(&r)
 }
 
 // ByName is struct mptcp_connect_opts; times are in milliseconds. Local is
