@@ -100,7 +100,7 @@ fn records() -> Vec<Vec<u8>> {
                 ..Wishes::default()
             },
         },
-        prepared: Prepared { switched: true, virgin: true },
+        prepared: Prepared { switched: true, virgin: true, may_serve: false },
         owner: Some(Owner { uid: 1000, pid: 300 }),
     };
     let place = Place { boot: String::new(), namespace: 0 };
