@@ -18,6 +18,8 @@
  *   rate MBIT, delay MS, buffer KB, loss PERCENT
  *   counts                 answered with packets forwarded, lost, and dropped by a
  *                          full buffer
+ *   payload                answered with the bytes of TCP's payload that were sent
+ *                          into the path, from the first end and from the second
  *
  * A packet's moments are computed from when it came, not from when this process
  * gets to run: being late delays a packet, but slows nothing down.
@@ -42,6 +44,7 @@ struct packet {
 struct way {                    /* one direction */
 	int from, to;
 	double busy;            /* until when the link is sending what it has */
+	unsigned long long payload;
 	struct packet *first, **last;
 };
 
@@ -91,6 +94,16 @@ static void forget(struct way *way)
 	way->busy = 0;
 }
 
+/* Bytes that a TCP segment carries; 0 of anything else. */
+static int payload(const unsigned char *p, int length)
+{
+	int head = p[0] >> 4 == 4 ? (p[0] & 15) * 4 : 40, next = p[0] >> 4 == 4 ? p[9] : p[6];
+
+	if (length < head + 20 || next != IPPROTO_TCP)
+		return 0;
+	return length - head - (p[head + 12] >> 4) * 4;
+}
+
 /* What came in, as far as the link takes it. */
 static void take(struct way *way)
 {
@@ -101,6 +114,7 @@ static void take(struct way *way)
 		double now = now_us(), bits = 8.0 * length;
 		struct packet *p;
 
+		way->payload += payload(data, length);
 		if (cut)
 			continue;
 		if (link_.loss && chance() * 100 < link_.loss) {
@@ -152,6 +166,10 @@ static void command(char *line, struct way *ways)
 		return;
 	if (!strcmp(word, "counts")) {
 		printf("counts %ld %ld %ld\n", forwarded, lost, full);
+		return;
+	}
+	if (!strcmp(word, "payload")) {
+		printf("payload %llu %llu\n", ways[0].payload, ways[1].payload);
 		return;
 	}
 	if (!strcmp(word, "rate"))

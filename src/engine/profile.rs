@@ -8,7 +8,9 @@
 //!   quicker by a quarter and [`MARGIN`] for [`CONFIRMED`], and the one in use
 //!   has been for [`HOLD`]. What isn't in use is not measured: its delay is
 //!   thought to go back to the lowest that it has shown in [`FORGOTTEN`], and in
-//!   twice as long each time that this was soon found not to be so.
+//!   twice as long each time that this was soon found not to be so. When the
+//!   one in use has become slower by as much as makes a difference, another is
+//!   tried that would not be worse by that, once.
 //! * **Handover**: two subflows; the older carries data, the other is for
 //!   backup. When the older one goes, or data waits on it for longer than a
 //!   retransmission timeout, the other takes over, stays, and gets a spare.
@@ -60,6 +62,8 @@ pub struct Choice {
     better: Option<(Pair, Time)>,
     /// Delays, by the last look.
     delays: Few<(Pair, Time)>,
+    /// The lowest delay of what carries data, since it has for [`HOLD`].
+    calm: Option<Time>,
     /// Overflow: the second path is in use.
     second: bool,
     /// Overflow: since when data waits, or nothing does.
@@ -114,8 +118,17 @@ impl Choice {
                 self.doubts.push((active, memory));
             }
         }
-        (self.active, self.since, self.better) = (Some(pair), now, None);
+        self.take(pair, now);
     }
+
+    fn take(&mut self, pair: Pair, now: Time) {
+        (self.active, self.since, self.better, self.calm) = (Some(pair), now, None, None);
+    }
+}
+
+/// Whether a delay is clearly above another.
+fn exceeds(delay: Time, other: Time) -> bool {
+    delay > other.saturating_add(MARGIN.max(other / 4))
 }
 
 impl Facts {
@@ -134,9 +147,12 @@ impl Facts {
         self.unacked > 0 && self.backoff > 0 && self.silence() > self.base().saturating_add(self.rtt)
     }
 
-    /// Data waits for its turn.
+    /// Data waits for its turn, and will for longer than a round trip. That
+    /// some waits, or that the window is used up, means nothing: TCP keeps
+    /// small segments and paces others.
     fn is_full(&self) -> bool {
-        self.notsent > 0 || (self.cwnd > 0 && self.unacked >= self.cwnd)
+        let out = self.bytes_sent.saturating_sub(self.bytes_retrans).saturating_sub(self.bytes_acked);
+        self.unacked > 0 && u64::from(self.notsent) > out
     }
 }
 
@@ -183,7 +199,7 @@ impl Connection {
             _ => candidates.first(),
         };
         match best {
-            Some(pair) => (choice.active, choice.since, choice.better) = (Some(*pair), now, None),
+            Some(pair) => choice.take(*pair, now),
             None => choice.active = None,
         }
     }
@@ -221,16 +237,20 @@ impl Connection {
                 let stalled = now_of.is_stalled();
                 let best = others.map(|pair| (*pair, choice.delay(pair))).min_by_key(|(_, delay)| *delay);
                 let current = choice.delay(&active);
-                let quicker = |delay: Time| current > delay.saturating_add(MARGIN.max(delay / 4));
-                let Some((pair, _)) = best.filter(|(_, delay)| quicker(*delay)) else {
+                let settled = now.saturating_sub(choice.since) >= HOLD;
+                let calm = choice.calm.map_or(current, |calm| calm.min(current));
+                choice.calm = settled.then_some(calm);
+                let better = |delay: Time| {
+                    exceeds(current, delay) || (exceeds(current, calm) && !exceeds(delay, current))
+                };
+                let Some((pair, _)) = best.filter(|(_, delay)| better(*delay)) else {
                     choice.better = None;
                     return false;
                 };
                 // Which of several others is the best may change.
                 let since = *choice.better.map(|(_, since)| since).get_or_insert(now);
                 choice.better = Some((pair, since));
-                let held = now.saturating_sub(choice.since) < HOLD && !stalled;
-                let turns = !held && now.saturating_sub(since) >= CONFIRMED;
+                let turns = (settled || stalled) && now.saturating_sub(since) >= CONFIRMED;
                 if turns {
                     choice.turn_to(pair, now);
                 }
