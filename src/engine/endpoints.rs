@@ -14,6 +14,7 @@ use super::few::Few;
 use super::host::Host;
 use super::unspecified;
 use crate::addr;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// An endpoint of the network namespace.
@@ -217,6 +218,9 @@ impl Engine {
         for endpoint in &mut endpoints {
             endpoint.addr = addr::canonical(endpoint.addr);
         }
+        // The kernel has one for an address, but may be read while it changes.
+        let mut named = BTreeSet::new();
+        endpoints.retain(|endpoint| named.insert(endpoint.addr));
         let max = ENDPOINTS_MAX as u32;
         self.host.limits = Limits {
             subflows: limits.subflows.min(max),

@@ -335,6 +335,7 @@ impl Engine {
         if remote.port() == 0 {
             remote = addr::with_port(remote, initial.port());
         }
+        let local = local.filter(|local| !addr::is_wildcard(local));
         let open = Open { request, local, deadline, ..Open::of(&(remote, remote, backup)) };
         c.check_open(&self.host, &open)?;
         if let Some(local) = open.local {

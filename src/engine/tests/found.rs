@@ -152,3 +152,34 @@ fn an_address_of_the_peer_is_known_once() {
     let peers = &world.engine.by_key(&KEY).unwrap().peers;
     assert_eq!(peers, &[peer(0, 0), peer(5, 3), peer(4, 1)]);
 }
+
+#[test]
+fn an_endpoint_that_is_read_twice_is_announced_once() {
+    let endpoint = Endpoint {
+        id: 6,
+        addr: local(3),
+        ifindex: 0,
+        signal: true,
+        subflow: false,
+        backup: false,
+        fullmesh: false,
+        laminar: false,
+        implicit: false,
+    };
+    let mut engine = Engine::default();
+    let now = Time::from_secs(1);
+    let endpoints = vec![endpoint, Endpoint { id: 7, ..endpoint }];
+    engine.handle(Event::Endpoints { endpoints, limits: Limits::default(), serve: true }, now);
+    let initial = Kernel { local: local(0), remote: remote(0), id: 0, up: true, initial: true };
+    engine.handle(Event::Created { token: TOKEN, key: KEY, initial: seen_of(&initial), server: true }, now);
+    assert_eq!(engine.save(&KEY).unwrap().announced, [(local(3), 6)]);
+}
+
+#[test]
+fn a_subflow_by_hand_from_anywhere_is_restored_as_one_from_any_of_the_list() {
+    let mut world = World::new(&[0, 1]);
+    let anywhere = Some(([0, 0, 0, 0], 80).into());
+    world.request(Request::Open { local: anywhere, remote: None, backup: false, wait: None });
+    let saved = world.engine.save(&KEY).unwrap();
+    assert_eq!(saved.wishes.opens, [(([0, 0, 0, 0], 0).into(), remote(0), false)]);
+}
