@@ -148,6 +148,14 @@ static int next_event(int ev, uint32_t what, struct mptcp_event *out)
 	return 0;
 }
 
+/* Lets the library work while data moves. */
+static void touch(struct pair *p, uint64_t moved, void *arg)
+{
+	(void)moved;
+	(void)arg;
+	(void)count_subflows(p->c);
+}
+
 /* Each option: its default, what it takes, what it refuses; nothing else changes. */
 static void options(const struct fam *f)
 {
@@ -567,10 +575,45 @@ static void interactive(const struct fam *f)
 	/* All are equally quick: it stays as it is. */
 	CHECK_INT(pump(&p, 3000000, NULL, NULL), 0);
 	CHECK_STR(behind(c), two_words(f->s2, f->s3));
+	/* The one in use grows slow: it is left. */
+	if (f->domain == AF_INET && !raw_system("tc qdisc add dev lo root handle 1: prio"
+	    " && tc qdisc add dev lo parent 1:3 handle 30: netem delay 60ms"
+	    " && tc filter add dev lo parent 1: protocol ip u32 match ip src 10.1.0.1 flowid 1:3")) {
+		double end = t_now() + 10;
+
+		while (within(f->s2, behind(c)) && within(f->s3, behind(c)) && t_now() < end)
+			CHECK_INT(pump(&p, 20000, touch, NULL), 0);
+		CHECK(within(f->s1, behind(c)) && !within(two_words(f->s2, f->s3), behind(c)));
+		sh("tc qdisc del dev lo root");
+	}
 	OK(rem(c, f->p1));
-	AWAIT(!within(f->s1, locals(c)) && strcmp(behind(c), two_words(f->s2, f->s3)));
+	AWAIT(!within(f->s1, locals(c)));
 	AWAIT(!strcmp(behind(c), f->s2) || !strcmp(behind(c), f->s3));
 	CHECK_INT(pump(&p, 100000, NULL, NULL), 0);
+	pair_close(&p);
+}
+
+/* A second path while the first is full, and no longer. */
+static void overflow(const struct fam *f)
+{
+	int c = listed(f, every(f));
+	struct pair p;
+
+	OK(set_int(c, TCP_MULTIPATH_PROFILE, MPTCP_PROFILE_OVERFLOW));
+	p = start(f, c);
+	settle(&p);
+	ALWAYS(count_subflows(c) == 1, 300);
+	if (raw_system("tc qdisc add dev lo root tbf rate 40mbit burst 200kb limit 1mb")) {
+		pair_close(&p);                 /* a kernel without */
+		return;
+	}
+	CHECK_INT(pump(&p, 4000000, touch, NULL), 0);
+	CHECK_INT(count_subflows(c), 2);
+	sh("tc qdisc del dev lo root");
+	AWAIT_STR(behind(c), f->s2);
+	AWAIT_STR(peer_behind(p.s), f->s2);
+	CHECK_INT(pump(&p, 2000, NULL, NULL), 0);
+	CHECK_STR(behind(c), f->s2);
 	pair_close(&p);
 }
 
@@ -653,6 +696,7 @@ int main(void)
 		t_ctx = t_fams[i].name;
 		when(&t_fams[i]);
 		interactive(&t_fams[i]);
+		overflow(&t_fams[i]);
 		fate(&t_fams[i]);
 		listener(&t_fams[i]);
 		if (kernel_pm())

@@ -94,6 +94,8 @@ struct Pending {
     key: Key,
     uid: u32,
     deadline: Time,
+    /// It waits for the network.
+    long: bool,
 }
 
 #[derive(Default)]
@@ -191,6 +193,8 @@ const ACCEPT: usize = 64;
 const HEED: usize = 64;
 /// Descriptors of a user that may wait to be closed.
 const SCRAP: usize = 256;
+/// Subflows of a user that may be waited for: each takes a descriptor here.
+const WAITING: usize = 32;
 /// How long nobody is accepted where there is no room.
 const PAUSE: Time = Time::from_millis(100);
 
@@ -756,6 +760,12 @@ impl Broker {
             Call::Open { wait, .. } => wait.unwrap_or_default(),
             _ => Time::ZERO,
         };
+        let long = matches!(call, Call::Open { wait: Some(_), .. });
+        if long && self.calls.values().filter(|pending| pending.long && pending.uid == uid).count() >= WAITING
+        {
+            let words = "this user waits for too many subflows at once: wait for events instead";
+            return Some((Error::new(libc::EDQUOT, words), fd));
+        }
         let rights = self.policy.rights(uid);
         let servers = if rights.servers { Servers::Allowed } else { Servers::Forbidden };
         let local = match &call {
@@ -767,7 +777,7 @@ impl Broker {
         let deadline = Manager::now() + PATIENCE + patience;
         let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));
-        self.calls.insert(number, Pending { client: id, tag, fd: Arc::new(fd), key, uid, deadline });
+        self.calls.insert(number, Pending { client: id, tag, fd: Arc::new(fd), key, uid, deadline, long });
         None
     }
 

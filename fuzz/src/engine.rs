@@ -8,7 +8,8 @@ use crate::script::Script;
 use arbitrary::Result;
 use mptcpapi::addr::{self, LIST_MAX};
 use mptcpapi::engine::{
-    Action, Command, Connection, Engine, Event, Facts, Key, Notice, Outcome, Phase, Saved, Seen, State, Time,
+    Action, Command, Connection, Engine, Event, Facts, Key, Notice, Outcome, Phase, Request, Saved, Seen,
+    State, Time,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,7 +55,7 @@ struct World {
 
 impl World {
     fn step(&mut self, script: &mut Script<'_>) -> Result<()> {
-        let event = match script.upto(33)? {
+        let event = match script.upto(36)? {
             0 => {
                 let key = script.key()?;
                 Event::Binding { key, bound: script.bound()?, device: script.device()? }
@@ -77,10 +78,11 @@ impl World {
             }
             14 | 15 => {
                 let Some((token, Seen { local, remote, .. })) = self.subflow(script)? else { return Ok(()) };
-                Event::SubflowDown { token, local, remote }
+                Event::SubflowDown { token, local, remote, error: libc::ECONNRESET }
             }
             16 => {
-                Event::SubflowDown { token: script.token()?, local: script.addr()?, remote: script.addr()? }
+                let (token, local, remote) = (script.token()?, script.addr()?, script.addr()?);
+                Event::SubflowDown { token, local, remote, error: 0 }
             }
             17 | 18 => return self.look(script),
             19..=21 => {
@@ -95,8 +97,15 @@ impl World {
                 let Action::Create { local, remote, id, .. } = self.out[at].action else { return Ok(()) };
                 let token = self.out[at].token;
                 self.answer(at, Outcome::Taken, script)?;
-                let mut subflow =
-                    Seen { local, remote, local_id: id, remote_id: 0, up: true, initial: false, backup: None };
+                let mut subflow = Seen {
+                    local,
+                    remote,
+                    local_id: id,
+                    remote_id: 0,
+                    up: true,
+                    initial: false,
+                    backup: None,
+                };
                 if local.port() == 0 {
                     subflow.local.set_port(script.word()?);
                 }
@@ -136,6 +145,19 @@ impl World {
             32 => {
                 let (endpoints, limits) = script.endpoints()?;
                 Event::Endpoints { endpoints, limits, serve: script.upto(3)? != 0 }
+            }
+            33 | 34 => {
+                let request = script.steering()?;
+                Event::Request { id: 0, key: script.key()?, request }
+            }
+            35 => {
+                let Some((_, seen)) = self.subflow(script)? else { return Ok(()) };
+                let (local, remote) = (addr::canonical(seen.local), addr::canonical(seen.remote));
+                let request = match script.upto(2)? {
+                    0 => Request::Close { local, remote },
+                    backup => Request::Pin { local, remote, backup: backup == 1 },
+                };
+                Event::Request { id: 0, key: script.key()?, request }
             }
             _ => {
                 self.keeps = true;

@@ -6,7 +6,8 @@ use arbitrary::{Result, Unstructured};
 use mptcpapi::addr;
 use mptcpapi::engine::ids::Slot;
 use mptcpapi::engine::{
-    Device, Endpoint, Entry, Facts, Key, Limits, Outcome, Peer, Request, Saved, Seen, Time,
+    Device, Endpoint, Entry, Facts, Key, Limits, Mode, Outcome, PathPolicy, Peer, Profile, Request, Saved,
+    Seen, Setting, Settings, Time, Traffic, Wishes,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -154,6 +155,36 @@ impl<'a> Script<'a> {
         Ok(Request::Remove { addrs: self.list()?, patience: Time::from_millis(250) * self.upto(8)? as u32 })
     }
 
+    /// Settings, and subflows by hand.
+    pub fn steering(&mut self) -> Result<Request> {
+        let number = |s: &mut Self| Ok(u64::from(s.word()?) << s.upto(40)?);
+        let setting = match self.upto(8)? {
+            0 => Setting::MaxSubflows(self.id()?),
+            1 | 2 => {
+                let mode = [Mode::Eager, Mode::OnDemand, Mode::Manual][self.upto(2)?];
+                let (after_ms, after_bytes) = (self.word()?.into(), number(self)?);
+                Setting::Policy(PathPolicy { mode, after_ms, after_bytes })
+            }
+            3 => Setting::Traffic(Traffic {
+                bytes_to_send: number(self)?,
+                bytes_to_receive: number(self)?,
+                rate: number(self)?,
+                duration_ms: self.word()?.into(),
+            }),
+            4 | 5 => Setting::Profile(Profile::ALL[self.upto(3)?]),
+            6 => Setting::FateSharing(self.bit()?),
+            _ => {
+                return Ok(Request::Open {
+                    local: self.maybe(|s| Ok(addr::canonical(s.addr()?)))?,
+                    remote: self.maybe(|s| Ok(addr::canonical(s.addr()?)))?,
+                    backup: self.bit()?,
+                    wait: self.maybe(|s| Ok(Time::from_millis(u64::from(s.byte()?) * 10)))?,
+                });
+            }
+        };
+        Ok(Request::Set(setting))
+    }
+
     pub fn peers(&mut self) -> Result<Vec<SocketAddr>> {
         self.list()
     }
@@ -179,7 +210,7 @@ impl<'a> Script<'a> {
     pub fn seen(&mut self, initial: bool) -> Result<Seen> {
         let (local, remote) = self.pair()?;
         let (local_id, remote_id) = (self.id()?, self.id()?);
-        Ok(Seen { local, remote, local_id, remote_id, up: self.bit()?, initial })
+        Ok(Seen { local, remote, local_id, remote_id, up: self.bit()?, initial, backup: None })
     }
 
     pub fn subflows(&mut self) -> Result<Vec<Seen>> {
@@ -251,11 +282,15 @@ impl<'a> Script<'a> {
                 rto: long(self)?,
                 rtt: long(self)?,
                 rttvar: long(self)?,
+                rtt_min: long(self)?,
+                cwnd: self.0.arbitrary()?,
+                notsent: self.0.arbitrary()?,
                 since_ack: long(self)?,
                 since_sent: long(self)?,
                 bytes_acked: self.0.arbitrary()?,
                 bytes_sent: self.0.arbitrary()?,
                 bytes_retrans: self.0.arbitrary()?,
+                bytes_received: self.0.arbitrary()?,
                 segs_out: self.0.arbitrary()?,
                 total_retrans: self.0.arbitrary()?,
             });
@@ -280,6 +315,24 @@ impl<'a> Script<'a> {
             since_ack: millis(self)?,
             since_sent: millis(self)?,
             ..well
+        })
+    }
+
+    fn wishes(&mut self) -> Result<Wishes> {
+        let flags = self.byte()?;
+        let mut settings = Settings::default();
+        if let Request::Set(setting) = self.steering()? {
+            settings = settings.with(setting);
+        }
+        let canonical = |s: &mut Self| Ok(addr::canonical(s.addr()?));
+        Ok(Wishes {
+            settings,
+            fate_default: flags & 1 != 0,
+            demanded: flags & 2 != 0,
+            doomed: flags & 12 == 12,
+            pinned: self.few(2, |s| Ok((s.addr()?, s.addr()?, s.bit()?)))?,
+            barred: self.few(2, |s| Ok((canonical(s)?, canonical(s)?)))?,
+            opens: self.few(2, |s| Ok((canonical(s)?, canonical(s)?, s.bit()?)))?,
         })
     }
 
@@ -323,6 +376,7 @@ impl<'a> Script<'a> {
             missed: if flags & 128 != 0 { self.few(3, canonical)? } else { Vec::new() },
             tried: if bits & 64 != 0 { self.few(3, canonical)? } else { Vec::new() },
             taken: if bits & 128 != 0 { self.few(3, Self::id)? } else { Vec::new() },
+            wishes: if bits & 65 == 1 { self.wishes()? } else { Wishes::default() },
         })
     }
 }

@@ -309,6 +309,63 @@ def what_happened_meanwhile():
         until("all places are free", lambda: as_user(GOOD, free, broker.path, 50))
 
 
+def what_was_set():
+    """Settings, and what was done by hand, hold for the next one too."""
+    def user(path, ready, go):
+        os.environ["MPTCPAPI_BROKER"] = path
+        policy = mptcpapi.PathPolicy(mptcpapi.PathMode.ON_DEMAND, 0, 1 << 40)
+        early = mptcpapi.mptcp_socket()
+        mptcpapi.set_path_policy(early, policy)
+        mptcpapi.set_fate_sharing(early)
+        with listening() as server, mptcpapi.mptcp_socket() as sock:
+            mptcpapi.add(sock, list(PATHS))
+            mptcpapi.set_traffic(sock, mptcpapi.Traffic(bytes_to_send=1 << 30))
+            mptcpapi.connect(sock, [server.getsockname()])
+            accepted = server.accept()[0]
+
+            def exchange():
+                sock.send(b"x")
+                accepted.send(accepted.recv(1))
+                sock.recv(1)
+
+            def backups():
+                known = mptcpapi.all_stats(sock).subflows
+                return sorted(str(one.subflow.local.ip) for one in known if one.subflow.backup)
+
+            exchange()
+            until("three paths", lambda: len(locals_of(sock)) == 3)
+            of = {str(one.local.ip): one for one in mptcpapi.subflows(sock)}
+            mptcpapi.set_backup(sock, of["10.2.0.1"])
+            mptcpapi.close_subflow(sock, of["10.3.0.1"])
+            mptcpapi.set_max_subflows(sock, 2)
+            os.write(ready, b"x")
+            os.read(go, 1)
+            assert mptcpapi.path_policy(early) == policy and mptcpapi.fate_sharing(early)
+            assert mptcpapi.traffic(sock).bytes_to_send == 1 << 30
+            assert mptcpapi.max_subflows(sock) == 2
+            exchange()
+            time.sleep(1.5)  # longer than the first look
+            assert locals_of(sock) == ["10.1.0.1", "10.2.0.1"] and backups() == ["10.2.0.1"]
+            mptcpapi.set_max_subflows(sock, 0)
+            time.sleep(1.5)
+            assert locals_of(sock) == ["10.1.0.1", "10.2.0.1"], "closed by hand"
+            mptcpapi.open_subflow(sock, "10.3.0.1")
+            until("three paths again", lambda: len(locals_of(sock)) == 3)
+            assert backups() == ["10.2.0.1"]
+            accepted.close()
+        early.close()
+
+    with Broker() as broker:
+        heard, ready = os.pipe()
+        wait, go = os.pipe()
+        child = Child(GOOD, user, broker.path, ready, wait)
+        assert select.select([heard], [], [], 20)[0]
+        broker.kill()
+        broker.start()
+        os.write(go, b"x")
+        child.wait()
+
+
 def nobody_answers():
     """Calls while it is away fail with EIO, in words, and can be repeated; what
     needs no broker works."""
@@ -421,4 +478,5 @@ def ask_for_a_server(broker):
         return False
 
 
-CASES = [killed_in_mid_transfer, killed_while_it_changes_the_namespace, what_happened_meanwhile, nobody_answers, stopped_cleanly]
+CASES = [killed_in_mid_transfer, killed_while_it_changes_the_namespace, what_happened_meanwhile, what_was_set, nobody_answers,
+         stopped_cleanly]

@@ -26,6 +26,7 @@ from lab import EVIL, GOOD, PATHS, SERVER, STRICT, Broker, Child, as_user, conne
     told_to_end, until, watched
 
 SOME_WORDS = 10
+HERE, THERE = ("10.1.0.1", 1), (SERVER, 2)
 
 
 # ---- frames -------------------------------------------------------------------
@@ -36,7 +37,7 @@ def wrong_frames():
     lying = [wire.number(1) + wire.number(count) + wire.entry("10.1.0.1") for count in (0, 2, 1 << 20, 1 << 63)]
     yield from [b"M", b"MPA", wire.MAGIC, wire.MAGIC + b"\x01", b"\0" * 4, bytes(8192), bytes(8193), bytes(100_000)]
     yield from [b"HTTP" + full[4:], wire.MAGIC[:3] + b"\x02" + full[4:], wire.MAGIC[:3] + b"\0" + full[4:]]
-    yield from [wire.request(1, wire.number(code)) for code in (wire.OPCODES, 13, 127, 128, 1 << 31, 1 << 32, 1 << 63)]
+    yield from [wire.request(1, wire.number(code)) for code in (wire.OPCODES, 127, 128, 1 << 31, 1 << 32, 1 << 63)]
     yield from [wire.MAGIC + b"\xff" * 12, wire.MAGIC + wire.number(1 << 32) + wire.HELLO]
     yield from [full[:cut] for cut in range(5, len(full))]
     yield from [full + b"\0", full + full, full + bytes(9000)]
@@ -74,7 +75,8 @@ def frames(path):
             count += 1
     asks = {wire.HELLO: 0, wire.closed([(1, 1)]): 0}
     for ask in (wire.add("10.1.0.1"), wire.remove("10.1.0.1"), wire.RESPECT_BINDING, wire.TAKE, wire.CONTROL,
-                wire.FACTS, wire.before_connect(SERVER, 1), wire.DISCONNECTED, wire.FORGET):
+                wire.FACTS, wire.before_connect(SERVER, 1), wire.DISCONNECTED, wire.FORGET, wire.SETTINGS,
+                wire.most_subflows(3), wire.opening(), wire.closing(HERE, THERE), wire.pinning(HERE, THERE, True)):
         asks[ask] = 1
     for ask, due in asks.items():
         for fds in ([], [null], [null, null], [null] * 253, [sock.fileno()] * 253):
@@ -131,6 +133,10 @@ def what_is_absurd():
                 (wire.remove("192.0.2.1"), errno.EADDRNOTAVAIL),
                 (wire.before_connect("0.0.0.0", 0), None),
                 (wire.before_connect("fd09::1", 0), None),
+                (wire.opening(), errno.ENOTCONN), (wire.opening(("0.0.0.0", 0)), errno.EINVAL),
+                (wire.opening(None, ("::", 0)), errno.EINVAL), (wire.opening(None, None, seconds=1 << 62), errno.ENOTCONN),
+                (wire.closing(HERE, THERE), errno.ENOTCONN), (wire.pinning(HERE, THERE, True), errno.ENOTCONN),
+                (wire.most_subflows(255), 0), (wire.SETTINGS, 0), (wire.most_subflows(0), 0),
                 (wire.DISCONNECTED, 0), (wire.FACTS, 0), (wire.CONTROL, 0), (wire.FORGET, 0), (wire.FORGET, 0),
             ]:
                 told = client.errno(ask, sock)
@@ -141,7 +147,8 @@ def what_is_absurd():
             # A connection that is under way while absurd things are said of it.
             client.ask(wire.add("10.1.0.1"), sock)
             connected(client=sock)
-            for ask in (long, wire.add("10.2.0.1"), wire.DISCONNECTED, wire.FORGET,
+            for ask in (long, wire.add("10.2.0.1"), wire.opening(("fd01::1", 0)), wire.closing(HERE, THERE),
+                        wire.opening(None, ("192.0.2.1", 0), True, 1 << 40), wire.most_subflows(1), wire.DISCONNECTED, wire.FORGET,
                         wire.before_connect(SERVER, 1), wire.TAKE, wire.RESPECT_BINDING):
                 client.errno(ask, sock)
     with Broker() as broker, broker.unchanged(), watched(broker):

@@ -249,12 +249,47 @@ def named_peers():
             until("two paths", lambda: subflows(sock) >= 2)
             named = ("10.3.0.1", 1) in client.ask(wire.FACTS, sock)["peers"]
             assert named == allowed
+            elsewhere = client.errno(wire.opening(None, ("10.3.0.1", 2), seconds=5), sock)
+            assert elsewhere == (errno.ECONNREFUSED if allowed else errno.EACCES), elsewhere
+            assert client.errno(wire.opening(("10.2.0.1", 0), (server[0], 0)), sock) == 0
 
     with Broker(f"[user.{GOOD}]\npeers = true\n") as broker, listening() as server:
         child = Child(0, serve_each, server)
         as_user(EVIL, user, broker.path, server.getsockname(), False)
         as_user(GOOD, user, broker.path, server.getsockname(), True)
         child.result()
+
+
+def shared_fates():
+    """`fate-sharing`: the default where a program says nothing."""
+    def user(path, expected):
+        os.environ["MPTCPAPI_BROKER"] = path
+        with mptcpapi.mptcp_socket() as sock:
+            assert mptcpapi.fate_sharing(sock) == expected
+            mptcpapi.add(sock, ["10.1.0.1", "10.2.0.1"])
+            assert mptcpapi.fate_sharing(sock) == expected
+            mptcpapi.set_fate_sharing(sock, not expected)
+            assert mptcpapi.fate_sharing(sock) != expected
+        for said in (None, False):
+            with listening() as server, mptcpapi.mptcp_socket() as sock:
+                mptcpapi.add(sock, ["10.1.0.1", "10.2.0.1"])
+                if said is not None:
+                    mptcpapi.set_fate_sharing(sock, said)
+                mptcpapi.connect(sock, [server.getsockname()])
+                accepted = server.accept()[0]
+                sock.send(b"x")
+                accepted.send(accepted.recv(1))
+                sock.recv(1)
+                until("two paths", lambda: subflows(sock) == 2)
+                first = next(one for one in mptcpapi.subflows(sock) if one.initial)
+                mptcpapi.close_subflow(sock, first)
+                ends = expected and said is None
+                until("what is to be left", lambda: subflows(sock) == (0 if ends else 1))
+                accepted.close()
+
+    with Broker(f"[user.{GOOD}]\nfate-sharing = true\n") as broker:
+        as_user(EVIL, user, broker.path, False)
+        as_user(GOOD, user, broker.path, True)
 
 
 def serve_each(server, ending):
@@ -334,5 +369,5 @@ def twenty_thousand_sockets():
             child.wait()
 
 
-CASES = [so_many_sockets, grace, so_many_clients, so_many_requests, which_addresses, server_lists, named_peers,
+CASES = [so_many_sockets, grace, so_many_clients, so_many_requests, which_addresses, server_lists, named_peers, shared_fates,
          what_is_not_registered, twenty_thousand_sockets]

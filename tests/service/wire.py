@@ -54,7 +54,8 @@ CONTROL = number(6)
 FACTS = number(7)
 DISCONNECTED = number(8)
 FORGET = number(9)
-OPCODES = 11
+SETTINGS = number(13)
+OPCODES = 18
 
 
 def add(*addresses, **how):
@@ -67,6 +68,24 @@ def remove(*addresses, seconds=0, nanoseconds=0):
 
 def before_connect(text, port):
     return number(4) + sequence([address(text, port)])
+
+
+def most_subflows(count):
+    return number(14) + number(0) + bytes([count])
+
+
+def opening(local=None, remote=None, backup=False, seconds=None):
+    where = [b"\0" if end is None else b"\1" + address(*end) for end in (local, remote)]
+    wait = b"\0" if seconds is None else b"\1" + number(seconds) + number(0)
+    return number(15) + b"".join(where) + bytes([backup]) + wait
+
+
+def closing(local, remote):
+    return number(16) + address(*local) + address(*remote)
+
+
+def pinning(local, remote, backup):
+    return number(17) + address(*local) + address(*remote) + bytes([backup])
 
 
 def closed(keys):
@@ -142,6 +161,10 @@ def reply(data):
         told = read.option(read.bool)
     elif kind == 5:
         told = {"list": read.option(read.addresses), "peers": read.addresses()}
+    elif kind == 8:
+        told = {"most": read.bytes(1)[0], "policy": [read.number() for _ in range(3)],
+                "traffic": [read.number() for _ in range(4)], "profile": read.number(),
+                "redundancy": read.number(), "fate": read.option(read.bool)}
     else:
         raise AssertionError(f"a reply of an unknown kind: {data!r}")
     assert read.at == len(data), f"a reply with more behind it: {data!r}"
