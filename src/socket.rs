@@ -178,7 +178,7 @@ pub(crate) fn shown(entry: &Listed, initial: bool, fallback: bool) -> Subflow {
         && addr::is_link_local(local.ip())
         && local.scope_id() == 0
     {
-        let scope = route::scope_of(local.ip());
+        let scope = route::holder(&(*local.ip()).into()).unwrap_or(0);
         local.set_scope_id(scope);
         if let SocketAddr::V6(remote) = &mut subflow.remote
             && addr::is_link_local(remote.ip())

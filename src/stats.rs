@@ -376,8 +376,7 @@ impl Inspector {
         }
         let record = self
             .exactly(listed, None)
-            // It is bound to a device, mostly to the one with the address.
-            .or_else(|| self.holder(&listed.local).and_then(|device| self.exactly(listed, Some(device))))
+            // It is bound to another device than the one with the address.
             .or_else(|| self.bound_to(listed).and_then(|device| self.exactly(listed, Some(device))))?;
         self.last = Some((*listed, record));
         Some(record)

@@ -11,7 +11,7 @@ use mptcpapi::kernel::pm::{Commands, Local};
 use mptcpapi::kernel::sockopt::{self, Listed};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 fn sysctl(name: &str, value: &str) -> std::io::Result<()> {
     std::fs::write(format!("/proc/sys/net/mptcp/{name}"), value)
@@ -41,6 +41,11 @@ struct Connection {
 
 impl Connection {
     fn new(hosts: &Hosts, local: &str, remote: &str) -> Self {
+        Self::with(hosts, local, remote, |_| ())
+    }
+
+    /// The client's socket is prepared by `prepare`.
+    fn with(hosts: &Hosts, local: &str, remote: &str, prepare: impl FnOnce(BorrowedFd<'_>)) -> Self {
         let (local, remote): (SocketAddr, SocketAddr) = (local.parse().unwrap(), remote.parse().unwrap());
         let listener = hosts.spawn(move || {
             let listener = mptcp(&remote);
@@ -50,6 +55,7 @@ impl Connection {
         });
         let listener = listener.join().unwrap();
         let client = mptcp(&local);
+        prepare(client.as_fd());
         sockopt::bind(client.as_fd(), &local).unwrap();
         sockopt::connect(client.as_fd(), &sockopt::sockname(listener.as_fd()).unwrap()).unwrap();
         let server = TcpStream::from(sockopt::accept(listener.as_fd()).unwrap());
@@ -161,4 +167,21 @@ fn a_connection_with_a_subflow_goes_on() {
     assert!(!connection.hung_up());
     pass(&connection.client, &connection.server);
     pass(&connection.server, &connection.client);
+}
+
+#[test]
+fn a_subflow_bound_to_a_device_is_found() {
+    let hosts = Hosts::new(1);
+    for (local, remote) in [("10.1.0.1:0", "10.1.0.2:0"), ("[fd01::1]:0", "[fd01::2]:0")] {
+        let connection = Connection::with(&hosts, local, remote, |socket| {
+            sockopt::set(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"c1").unwrap();
+        });
+        let Listed { local, remote, .. } = connection.initial;
+        let mut diag = Diag::open().unwrap();
+        let found = diag.subflow(&local, &remote).unwrap().unwrap();
+        assert_ne!(found.device, 0);
+        assert_eq!(found.subflow.unwrap().token, connection.token);
+        assert!(diag.tuple(&local, &remote).unwrap().is_some());
+        assert!(diag.facts(&local, &remote).unwrap().is_some());
+    }
 }

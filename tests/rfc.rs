@@ -178,6 +178,12 @@ fn segments_of_bytes(hosts: &Hosts, connection: &Connection) -> u32 {
     taken
 }
 
+/// Whether each byte takes a segment: not always where a crowded machine lets a
+/// retransmission timeout pass meanwhile.
+fn sends_each(hosts: &Hosts, connection: &Connection) -> bool {
+    (0..4).any(|_| segments_of_bytes(hosts, connection) >= BYTES)
+}
+
 /// TCP_NODELAY is for the whole connection: here only a subflow is left that
 /// joined later. Section 4.4.2.
 #[test]
@@ -189,12 +195,12 @@ fn nodelay_reaches_every_subflow() {
     let with_nagle = segments_of_bytes(&hosts, &connection);
     assert!(with_nagle < BYTES / 2, "{with_nagle} segments");
     connection.client.set_nodelay(true).unwrap();
-    assert!(segments_of_bytes(&hosts, &connection) >= BYTES);
+    assert!(sends_each(&hosts, &connection));
     drop(connection);
     let connection =
         Connection::new(&hosts, false, |socket| SockRef::from(socket).set_tcp_nodelay(true).unwrap());
     connection.leave_first();
-    assert!(segments_of_bytes(&hosts, &connection) >= BYTES);
+    assert!(sends_each(&hosts, &connection));
 }
 
 /// A counter of this host's MPTCP.

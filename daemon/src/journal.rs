@@ -115,6 +115,7 @@ struct Written {
     unclaimed: bool,
     switched: bool,
     virgin: bool,
+    may_serve: bool,
     owner: Option<Owner>,
 }
 
@@ -145,6 +146,7 @@ impl From<&Item> for Written {
             unclaimed: saved.unclaimed,
             switched: item.prepared.switched,
             virgin: item.prepared.virgin,
+            may_serve: item.prepared.may_serve,
             owner: item.owner,
         }
     }
@@ -181,7 +183,11 @@ impl From<Written> for Item {
                 foreign: written.foreign,
                 unclaimed: written.unclaimed,
             },
-            prepared: Prepared { switched: written.switched, virgin: written.virgin },
+            prepared: Prepared {
+                switched: written.switched,
+                virgin: written.virgin,
+                may_serve: written.may_serve,
+            },
             owner: written.owner,
         }
     }
@@ -445,7 +451,7 @@ mod tests {
                 foreign: false,
                 unclaimed: false,
             },
-            prepared: Prepared { switched: true, virgin: false },
+            prepared: Prepared { switched: true, virgin: false, may_serve: n % 2 == 1 },
             owner: Some(Owner { uid: 5, pid: 6 }),
         }
     }

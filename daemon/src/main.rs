@@ -16,6 +16,7 @@ use broker::{Broker, Start};
 use journal::Journal;
 use log::log;
 use mptcpapi::Errno;
+use mptcpapi::kernel::latch::Latch;
 use mptcpapi::kernel::{pm, service, sockopt, unix};
 use mptcpapi::manager::{Hands, Manager};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 const USAGE: &str = "usage: mptcpapid [--socket PATH] [--config FILE] [--state DIRECTORY] [--manage]
        mptcpapid --check-config [--config FILE]
+       mptcpapid --repair
        mptcpapid --help | --version";
 const HELP: &str = "
   --socket PATH       listen here (default /run/mptcpapi/broker.sock; '@' in front
@@ -39,6 +41,7 @@ const HELP: &str = "
   --state DIRECTORY   keep the journal here (default: beside the socket)
   --manage            put the network namespace in userspace mode and serve every
                       connection in it
+  --repair            undo what one that was killed left half done, and end
   --event-buffer N    bytes of events that may wait (for tests)
   --check-config      read the policy, say what is wrong with it, and end
 ";
@@ -49,6 +52,7 @@ struct Options {
     state: Option<PathBuf>,
     manage: bool,
     check: bool,
+    repair: bool,
     event_buffer: usize,
 }
 
@@ -61,6 +65,7 @@ fn options() -> Result<Option<Options>, String> {
         state: None,
         manage: false,
         check: false,
+        repair: false,
         event_buffer: 8 << 20,
     };
     let mut words = std::env::args_os().skip(1);
@@ -84,6 +89,7 @@ fn options() -> Result<Option<Options>, String> {
                 options.event_buffer = number.ok_or(format!("--event-buffer: {text:?} is no number"))?;
             }
             "--manage" if inline.is_none() => options.manage = true,
+            "--repair" if inline.is_none() => options.repair = true,
             "--check-config" if inline.is_none() => options.check = true,
             "--help" | "-h" => {
                 print!("{USAGE}\n{HELP}");
@@ -203,6 +209,11 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
         let _ = service::notify(&format!("FDSTORE=1\nFDNAME={EVENTS}"), &[events.as_fd()]);
     }
     let manager = Manager::with_events(namespace, events).map_err(words)?;
+    // Anybody can have that name: so it is told, and no more.
+    let alone = unix::claim(NAMESAKE.as_ref());
+    if matches!(alone, Err(Errno(libc::EADDRINUSE))) {
+        log!(Warning, "another broker seems to serve this network namespace too");
+    }
     log!(Info, "serving on {}", options.socket.display());
     let name = journal::checksum(options.socket.as_os_str().as_encoded_bytes()) as u16;
     let reread = Box::new(move || self::policy(&options));
@@ -214,6 +225,19 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
     log!(Info, "stopped");
     Ok(())
 }
+
+/// The path manager of the namespace, where one that was killed had just
+/// switched it: who starts next would see to that too.
+fn repair() -> Result<(), String> {
+    let namespace = sockopt::thread_netns().unwrap_or(0);
+    let repaired = Latch::open(namespace).and_then(|mut latch| latch.repair());
+    repaired.map_err(|fault| format!("the path manager's switch: {}", mptcpapi::manager::fault(fault)))
+}
+
+/// The name in the network namespace that its brokers have. Two that serve
+/// one namespace do each what its own programs ask; but userspace mode, which
+/// is for all, they would take from each other.
+const NAMESAKE: &str = "@mptcpapid";
 
 fn main() -> ExitCode {
     service::one_heap();
@@ -231,6 +255,15 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.repair {
+        return match repair() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(words) => {
+                log!(Error, "{words}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let policy = match policy(&options) {
         Ok(policy) => policy,
         Err(words) => {

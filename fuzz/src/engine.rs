@@ -8,8 +8,7 @@ use crate::script::Script;
 use arbitrary::Result;
 use mptcpapi::addr::{self, LIST_MAX};
 use mptcpapi::engine::{
-    Action, Command, Connection, Engine, Event, Facts, Key, Notice, Outcome, Phase, Request, Saved, Seen,
-    State, Time,
+    Action, Command, Connection, Engine, Event, Facts, Key, Notice, Outcome, Phase, Saved, Seen, State, Time,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +54,7 @@ struct World {
 
 impl World {
     fn step(&mut self, script: &mut Script<'_>) -> Result<()> {
-        let event = match script.upto(36)? {
+        let event = match script.upto(34)? {
             0 => {
                 let key = script.key()?;
                 Event::Binding { key, bound: script.bound()?, device: script.device()? }
@@ -78,7 +77,7 @@ impl World {
             }
             14 | 15 => {
                 let Some((token, Seen { local, remote, .. })) = self.subflow(script)? else { return Ok(()) };
-                Event::SubflowDown { token, local, remote, error: libc::ECONNRESET }
+                Event::SubflowDown { token, local, remote, error: script.byte()?.into() }
             }
             16 => {
                 let (token, local, remote) = (script.token()?, script.addr()?, script.addr()?);
@@ -146,19 +145,7 @@ impl World {
                 let (endpoints, limits) = script.endpoints()?;
                 Event::Endpoints { endpoints, limits, serve: script.upto(3)? != 0 }
             }
-            33 | 34 => {
-                let request = script.steering()?;
-                Event::Request { id: 0, key: script.key()?, request }
-            }
-            35 => {
-                let Some((_, seen)) = self.subflow(script)? else { return Ok(()) };
-                let (local, remote) = (addr::canonical(seen.local), addr::canonical(seen.remote));
-                let request = match script.upto(2)? {
-                    0 => Request::Close { local, remote },
-                    backup => Request::Pin { local, remote, backup: backup == 1 },
-                };
-                Event::Request { id: 0, key: script.key()?, request }
-            }
+            33 => Event::FateSharing { key: script.key()?, on: script.bit()? },
             _ => {
                 self.keeps = true;
                 for engine in [&mut self.engine, &mut self.twin] {

@@ -6,8 +6,8 @@ use arbitrary::{Result, Unstructured};
 use mptcpapi::addr;
 use mptcpapi::engine::ids::Slot;
 use mptcpapi::engine::{
-    Device, Endpoint, Entry, Facts, Key, Limits, Mode, Outcome, PathPolicy, Peer, Profile, Request, Saved,
-    Seen, Setting, Settings, Time, Traffic, Wishes,
+    Device, Endpoint, Entry, Facts, Key, Limits, Mode, Outcome, PathPolicy, Peer, Profile, Redundancy,
+    Request, Saved, Seen, Setting, Settings, Time, Traffic, Wishes,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -149,40 +149,92 @@ impl<'a> Script<'a> {
     }
 
     pub fn request(&mut self) -> Result<Request> {
-        if self.bit()? {
-            return Ok(Request::Add(self.entries()?));
-        }
-        Ok(Request::Remove { addrs: self.list()?, patience: Time::from_millis(250) * self.upto(8)? as u32 })
+        Ok(match self.upto(15)? {
+            0..=5 => Request::Add(self.entries()?),
+            6..=9 => Request::Remove {
+                addrs: self.list()?,
+                patience: Time::from_millis(250) * self.upto(8)? as u32,
+            },
+            10 | 11 => Request::Set(self.setting()?),
+            12 => Request::Open {
+                local: self.maybe(Self::listable)?,
+                remote: self.maybe(Self::listable)?,
+                backup: self.bit()?,
+                wait: self.maybe(Self::time)?,
+            },
+            13 => {
+                let (local, remote) = self.canonical_pair()?;
+                Request::Close { local, remote }
+            }
+            _ => {
+                let (local, remote) = self.canonical_pair()?;
+                Request::Pin { local, remote, backup: self.bit()? }
+            }
+        })
     }
 
-    /// Settings, and subflows by hand.
-    pub fn steering(&mut self) -> Result<Request> {
-        let number = |s: &mut Self| Ok(u64::from(s.word()?) << s.upto(40)?);
-        let setting = match self.upto(8)? {
-            0 => Setting::MaxSubflows(self.id()?),
-            1 | 2 => {
-                let mode = [Mode::Eager, Mode::OnDemand, Mode::Manual][self.upto(2)?];
-                let (after_ms, after_bytes) = (self.word()?.into(), number(self)?);
-                Setting::Policy(PathPolicy { mode, after_ms, after_bytes })
-            }
-            3 => Setting::Traffic(Traffic {
-                bytes_to_send: number(self)?,
-                bytes_to_receive: number(self)?,
-                rate: number(self)?,
-                duration_ms: self.word()?.into(),
-            }),
-            4 | 5 => Setting::Profile(Profile::ALL[self.upto(3)?]),
-            6 => Setting::FateSharing(self.bit()?),
-            _ => {
-                return Ok(Request::Open {
-                    local: self.maybe(|s| Ok(addr::canonical(s.addr()?)))?,
-                    remote: self.maybe(|s| Ok(addr::canonical(s.addr()?)))?,
-                    backup: self.bit()?,
-                    wait: self.maybe(|s| Ok(Time::from_millis(u64::from(s.byte()?) * 10)))?,
-                });
-            }
+    fn canonical_pair(&mut self) -> Result<(SocketAddr, SocketAddr)> {
+        let (local, remote) = self.pair()?;
+        Ok((addr::canonical(local), addr::canonical(remote)))
+    }
+
+    /// Small numbers, and any.
+    fn amount(&mut self) -> Result<u64> {
+        Ok(match self.upto(3)? {
+            0 => 0,
+            1 => self.byte()?.into(),
+            2 => u64::from(self.word()?) << 10,
+            _ => self.0.arbitrary()?,
+        })
+    }
+
+    fn setting(&mut self) -> Result<Setting> {
+        let settings = self.settings()?;
+        Ok(match self.upto(5)? {
+            0 => Setting::MaxSubflows(settings.max_subflows),
+            1 => Setting::Policy(settings.policy),
+            2 => Setting::Traffic(settings.traffic),
+            3 => Setting::Profile(settings.profile),
+            4 => Setting::Redundancy(settings.redundancy),
+            _ => Setting::FateSharing(settings.fate_sharing == Some(true)),
+        })
+    }
+
+    fn settings(&mut self) -> Result<Settings> {
+        let number = |s: &mut Self| Ok(s.amount()?.min(u32::MAX.into()) as u32);
+        Ok(Settings {
+            max_subflows: if self.bit()? { 0 } else { self.upto(5)? as u8 },
+            policy: PathPolicy {
+                mode: [Mode::Eager, Mode::OnDemand, Mode::Manual][self.upto(2)?],
+                after_ms: number(self)?,
+                after_bytes: self.amount()?,
+            },
+            traffic: Traffic {
+                bytes_to_send: self.amount()?,
+                bytes_to_receive: self.amount()?,
+                rate: self.amount()?,
+                duration_ms: number(self)?,
+            },
+            profile: Profile::ALL[self.upto(3)?],
+            redundancy: [Redundancy::None, Redundancy::Spare, Redundancy::Full][self.upto(2)?],
+            fate_sharing: self.maybe(Self::bit)?,
+        })
+    }
+
+    fn wishes(&mut self) -> Result<Wishes> {
+        let marked = |s: &mut Self| {
+            let (local, remote) = s.canonical_pair()?;
+            Ok((local, remote, s.bit()?))
         };
-        Ok(Request::Set(setting))
+        Ok(Wishes {
+            settings: self.settings()?,
+            fate_default: self.bit()?,
+            demanded: self.bit()?,
+            doomed: self.bit()?,
+            pinned: self.few(3, marked)?,
+            barred: self.few(3, Self::canonical_pair)?,
+            opens: self.few(3, marked)?,
+        })
     }
 
     pub fn peers(&mut self) -> Result<Vec<SocketAddr>> {
@@ -210,7 +262,15 @@ impl<'a> Script<'a> {
     pub fn seen(&mut self, initial: bool) -> Result<Seen> {
         let (local, remote) = self.pair()?;
         let (local_id, remote_id) = (self.id()?, self.id()?);
-        Ok(Seen { local, remote, local_id, remote_id, up: self.bit()?, initial, backup: None })
+        Ok(Seen {
+            local,
+            remote,
+            local_id,
+            remote_id,
+            up: self.bit()?,
+            initial,
+            backup: self.maybe(Self::bit)?,
+        })
     }
 
     pub fn subflows(&mut self) -> Result<Vec<Seen>> {
@@ -283,16 +343,16 @@ impl<'a> Script<'a> {
                 rtt: long(self)?,
                 rttvar: long(self)?,
                 rtt_min: long(self)?,
-                cwnd: self.0.arbitrary()?,
-                notsent: self.0.arbitrary()?,
                 since_ack: long(self)?,
                 since_sent: long(self)?,
                 bytes_acked: self.0.arbitrary()?,
                 bytes_sent: self.0.arbitrary()?,
                 bytes_retrans: self.0.arbitrary()?,
-                bytes_received: self.0.arbitrary()?,
                 segs_out: self.0.arbitrary()?,
                 total_retrans: self.0.arbitrary()?,
+                bytes_received: self.0.arbitrary()?,
+                cwnd: self.0.arbitrary()?,
+                notsent: self.0.arbitrary()?,
             });
         }
         let well = Facts {
@@ -302,6 +362,8 @@ impl<'a> Script<'a> {
             bytes_acked: 1_000_000,
             bytes_sent: 1_000_000 + u64::from(self.byte()?),
             segs_out: 1000,
+            cwnd: 10,
+            notsent: if self.bit()? { 0 } else { self.word()?.into() },
             ..Facts::default()
         };
         if kind < 2 {
@@ -318,29 +380,8 @@ impl<'a> Script<'a> {
         })
     }
 
-    fn wishes(&mut self) -> Result<Wishes> {
-        let flags = self.byte()?;
-        let mut settings = Settings::default();
-        if let Request::Set(setting) = self.steering()? {
-            settings = settings.with(setting);
-        }
-        let canonical = |s: &mut Self| Ok(addr::canonical(s.addr()?));
-        Ok(Wishes {
-            settings,
-            fate_default: flags & 1 != 0,
-            demanded: flags & 2 != 0,
-            doomed: flags & 12 == 12,
-            pinned: self.few(2, |s| Ok((s.addr()?, s.addr()?, s.bit()?)))?,
-            barred: self.few(2, |s| Ok((canonical(s)?, canonical(s)?)))?,
-            opens: self.few(2, |s| Ok((canonical(s)?, canonical(s)?, s.bit()?)))?,
-        })
-    }
-
     pub fn saved(&mut self) -> Result<Saved> {
-        let canonical = |s: &mut Self| {
-            let (local, remote) = s.pair()?;
-            Ok((addr::canonical(local), addr::canonical(remote)))
-        };
+        let canonical = Self::canonical_pair;
         let (bits, flags) = (self.byte()?, self.byte()?);
         Ok(Saved {
             key: self.any_key()?,
@@ -376,7 +417,7 @@ impl<'a> Script<'a> {
             missed: if flags & 128 != 0 { self.few(3, canonical)? } else { Vec::new() },
             tried: if bits & 64 != 0 { self.few(3, canonical)? } else { Vec::new() },
             taken: if bits & 128 != 0 { self.few(3, Self::id)? } else { Vec::new() },
-            wishes: if bits & 65 == 1 { self.wishes()? } else { Wishes::default() },
+            wishes: if bits & 48 == 16 { self.wishes()? } else { Wishes::default() },
         })
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::journal::{Item, Owner, Place, whole};
 use mptcpapi::engine::ids::Slot;
-use mptcpapi::engine::{Device, Key, PathPolicy, Peer, Saved, Setting, Settings, Wishes};
+use mptcpapi::engine::{Device, Key, Peer, Saved, Wishes};
 use mptcpapi::manager::Prepared;
 use mptcpapi::wire::{self, Ask, Entry, Reply, Request, Told};
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -53,11 +53,6 @@ fn messages() -> Vec<Vec<u8>> {
         Ask::Facts,
         Ask::Disconnected,
         Ask::Forget,
-        Ask::Settings,
-        Ask::Set(Setting::Policy(PathPolicy { after_bytes: 1 << 30, ..PathPolicy::default() })),
-        Ask::Open { local: Some(addrs()[0]), remote: None, backup: true, wait: Some(Duration::from_secs(1)) },
-        Ask::Close { local: addrs()[0], remote: addrs()[2] },
-        Ask::Pin { local: addrs()[0], remote: addrs()[2], backup: true },
         Ask::Closed(vec![wire::Key { cookie: 1 << 40, inode: 70_000 }; 2]),
     ];
     let tolds = [
@@ -67,7 +62,6 @@ fn messages() -> Vec<Vec<u8>> {
         Told::Start(None),
         Told::Start(Some(addrs())),
         Told::Control(Some(true)),
-        Told::Settings(Settings::default()),
         Told::Facts { list: Some(addrs()), peers: addrs() },
     ];
     let asks = asks.into_iter().map(|ask| body(&Request { tag: 300, ask }));
@@ -98,17 +92,15 @@ fn records() -> Vec<Vec<u8>> {
             missed: vec![(three, two)],
             tried: vec![(one, two)],
             taken: vec![4],
-            wishes: Wishes {
-                settings: Settings { max_subflows: 3, ..Settings::default() },
-                pinned: vec![(one, two, true)],
-                barred: vec![(one, two)],
-                opens: vec![(one, two, false)],
-                ..Wishes::default()
-            },
             foreign: false,
             unclaimed: true,
+            wishes: Wishes {
+                pinned: vec![(one, two, true)],
+                opens: vec![(one, three, false)],
+                ..Wishes::default()
+            },
         },
-        prepared: Prepared { switched: true, virgin: true },
+        prepared: Prepared { switched: true, virgin: true, may_serve: false },
         owner: Some(Owner { uid: 1000, pid: 300 }),
     };
     let place = Place { boot: String::new(), namespace: 0 };

@@ -598,8 +598,11 @@ fn incident(c: &Connection, tag: u64, known: &Outstanding, outcome: Outcome) -> 
 fn is_over(action: &Action, outcome: Outcome) -> bool {
     match outcome {
         Outcome::Taken | Outcome::Refused(libc::ESRCH | libc::ENOENT) => true,
-        // SUBFLOW_DESTROY says so where a port is missing.
-        Outcome::Refused(libc::EINVAL) => !matches!(action, Action::Destroy { .. }),
+        // SUBFLOW_DESTROY says so where a port is missing, SET_FLAGS until the
+        // peer has acknowledged the join.
+        Outcome::Refused(libc::EINVAL) => {
+            !matches!(action, Action::Destroy { .. } | Action::SetBackup { .. })
+        }
         _ => false,
     }
 }

@@ -515,7 +515,7 @@ impl Engine {
             let errno = match local {
                 _ if ready == Ready::Over => libc::ENOTCONN,
                 None => libc::EADDRNOTAVAIL,
-                Some(local) if !c.allows(&local) => libc::EADDRNOTAVAIL,
+                Some(local) if !c.allows(&local) || !addr::pair(&local, &open.remote) => libc::EADDRNOTAVAIL,
                 Some(_) if open.tries > TRIES => libc::EADDRINUSE,
                 Some(local) => {
                     let tag = self.join(handle, local, open.remote, Some(open.backup), now);

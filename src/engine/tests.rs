@@ -662,6 +662,45 @@ fn a_half_closed_connection_still_gives_addresses_up() {
 }
 
 #[test]
+fn a_spare_is_asked_for_as_one_and_a_priority_that_is_too_early_is_set_again() {
+    let mut engine = Engine::default();
+    let mut now = Time::from_secs(1);
+    let one = |n| Seen {
+        local: addr::with_port(local(n), 40000),
+        remote: remote(0),
+        local_id: n as u8,
+        remote_id: 0,
+        up: true,
+        initial: n == 0,
+        backup: Some(false),
+    };
+    engine.handle(Event::Binding { key: KEY, bound: None, device: None }, now);
+    let list = Request::Add(vec![local(0).into(), local(1).into()]);
+    for request in [list, Request::Set(Setting::Profile(Profile::Handover))] {
+        engine.handle(Event::Request { id: 1, key: KEY, request }, now);
+    }
+    engine.handle(Event::Created { token: 9, key: KEY, initial: one(0), server: false }, now);
+    engine.handle(Event::Established { token: 9 }, now);
+    let mut asked = Vec::new();
+    while let Some(command) = engine.poll_command() {
+        asked.push(command.action);
+        engine.handle(Event::Done { tag: command.tag, outcome: Outcome::Taken }, now);
+    }
+    assert!(asked.iter().any(|a| matches!(a, Action::Create { backup: true, .. })), "{asked:?}");
+    // The kernel says that it is up before it knows it in commands.
+    engine.handle(Event::SubflowUp { token: 9, subflow: Seen { backup: Some(true), ..one(1) } }, now);
+    let request = Request::Set(Setting::Profile(Profile::Aggregate));
+    engine.handle(Event::Request { id: 2, key: KEY, request }, now);
+    for outcome in [Outcome::Refused(libc::EINVAL), Outcome::Taken] {
+        let set = |c: &Command| matches!(c.action, Action::SetBackup { local: l, backup: false, .. } if addr::same_ip(&l, &local(1)));
+        let command = std::iter::from_fn(|| engine.poll_command()).find(set).expect("set, again if need be");
+        engine.handle(Event::Done { tag: command.tag, outcome }, now);
+        now += Time::from_millis(1100);
+        engine.handle(Event::Tick, now);
+    }
+}
+
+#[test]
 fn an_announced_address_that_leads_back_here_is_ignored() {
     let mut world = World::new(&[0, 1]);
     world.apply(&Op::Acknowledge);

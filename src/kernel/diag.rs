@@ -3,6 +3,7 @@
 //! privilege.
 
 use super::netlink::{Message, Received, Refusal, Socket, find};
+use super::route;
 use super::sockopt::Listed;
 use super::uapi::*;
 use crate::error::{Errno, KernelResult};
@@ -358,17 +359,39 @@ impl Diag {
         device: Option<u32>,
         ext: u8,
     ) -> Result<Option<Record>, Refusal> {
-        let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST);
-        self.one(message.raw(&exactly(local, remote, device, ext)), Record::parse)
+        self.look_up_with(local, remote, device, ext, Record::parse)
+    }
+
+    /// Without a device: neither bound to one nor, second, to the one that holds
+    /// the local address.
+    fn look_up_with<T>(
+        &mut self,
+        local: &SocketAddr,
+        remote: &SocketAddr,
+        device: Option<u32>,
+        ext: u8,
+        parse: impl Fn(&Received<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
+        let ask = |device| {
+            Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST).raw(&exactly(local, remote, device, ext))
+        };
+        let found = self.one(ask(device), &parse)?;
+        if found.is_some() || device.is_some() {
+            return Ok(found);
+        }
+        match route::holder(&local.ip().to_canonical()) {
+            Some(device) => self.one(ask(Some(device)), &parse),
+            None => Ok(None),
+        }
     }
 
     /// How the TCP socket between these two fares, the addresses as the
     /// kernel lists them; takes the socket's lock, not the connection's.
     /// `None` also for those that wait for nothing but their time (TIME_WAIT).
     pub fn facts(&mut self, local: &SocketAddr, remote: &SocketAddr) -> Result<Option<TcpFacts>, Refusal> {
-        let body = exactly(local, remote, None, INET_DIAG_EXT_INFO);
-        let message = Message::new(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST).raw(&body);
-        self.one(message, |reply| find(reply.payload.get(72..)?, INET_DIAG_INFO).map(TcpFacts::parse))
+        self.look_up_with(local, remote, None, INET_DIAG_EXT_INFO, |reply| {
+            find(reply.payload.get(72..)?, INET_DIAG_INFO).map(TcpFacts::parse)
+        })
     }
 
     /// Resets one TCP socket (SOCK_DESTROY): CAP_NET_ADMIN, and a kernel with

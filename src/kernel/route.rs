@@ -135,11 +135,9 @@ fn held(message: &[u8]) -> Option<(IpAddr, u32)> {
     Some((ip, index))
 }
 
-/// The interface that holds a link-local address of this host, which is its
-/// scope; 0 not known.
-pub fn scope_of(local: &Ipv6Addr) -> u32 {
-    let holders = holders().unwrap_or_default();
-    holders.into_iter().find(|(ip, _)| ip == local).map_or(0, |(_, ifindex)| ifindex)
+/// The interface that holds an address of this host: a link-local one's scope.
+pub fn holder(local: &IpAddr) -> Option<u32> {
+    holders().ok()?.into_iter().find(|(ip, _)| ip == local).map(|(_, ifindex)| ifindex)
 }
 
 #[cfg(test)]

@@ -171,6 +171,14 @@ pub fn listen(path: &Path, mode: u32) -> KernelResult<OwnedFd> {
     Ok(socket)
 }
 
+/// Takes a name, as [`listen`] does, for nothing but to have it: a socket of
+/// datagrams that nobody reads.
+pub fn claim(path: &Path) -> KernelResult<OwnedFd> {
+    let socket = socket(libc::SOCK_DGRAM)?;
+    Name::new(path)?.bind(socket.as_fd())?;
+    Ok(socket)
+}
+
 const BACKLOG: i32 = 4096;
 
 /// Whether this is a socket file that nobody answers.

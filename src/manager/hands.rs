@@ -74,6 +74,8 @@ pub enum Work {
         /// Its subflows, as the survey has them.
         pairs: Vec<Listed>,
     },
+    /// Put the namespace in userspace mode, for a listener's list.
+    Hold,
     /// Put the namespace back to what it was before userspace mode.
     Unhold(String),
     /// Read the in-kernel path manager's endpoints and limits.
@@ -164,6 +166,9 @@ pub enum Found {
     },
     /// The survey, or that it is to be done again.
     Census(std::result::Result<Census, Refusal>),
+    /// The namespace is in userspace mode; what it said before, if something
+    /// else.
+    Held(Option<String>),
     /// The namespace is what it was.
     Unheld,
     /// What the in-kernel path manager would do.
@@ -326,6 +331,7 @@ impl Hands {
                 Err(_) => Found::Nothing,
             },
             Work::Look(look) => self.look(look),
+            Work::Hold => self.latch.hold().map_or(Found::Nothing, Found::Held),
             Work::Unhold(original) => match self.latch.unhold(&original) {
                 Ok(()) => Found::Unheld,
                 Err(_) => Found::Nothing,

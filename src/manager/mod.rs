@@ -74,6 +74,9 @@ pub struct Prepared {
     pub switched: bool,
     /// It was never disconnected, which the kernel shows.
     pub virgin: bool,
+    /// Where it comes to listen, the namespace may be put in userspace mode for
+    /// its list.
+    pub may_serve: bool,
 }
 
 /// A listening socket of our own, for joins only.
@@ -598,6 +601,11 @@ impl Manager {
                     Err(_) => self.unsure = true,
                 }
             }
+            Found::Held(original) => {
+                if original.is_some() {
+                    self.held = original;
+                }
+            }
             Found::Unheld => self.held = None,
             Found::Checked { token, key, condition } => {
                 self.subscribers.checked(token, key, condition, Self::now());
@@ -696,9 +704,13 @@ impl Manager {
         if sight.held.is_some() {
             self.held = sight.held;
         }
+        let unconnected = sight.stage == Stage::Unconnected;
         if let Some(switched) = sight.switched {
             let prepared = self.prepared.entry(key).or_default();
             (prepared.switched, prepared.virgin) = (true, switched.virgin);
+        }
+        if unconnected && matches!(call, Call::Add(_)) && leave.servers == Servers::Allowed {
+            self.prepared.entry(key).or_default().may_serve = true;
         }
         if let Some((bound, device)) = sight.binding {
             self.tell(Event::Binding { key, bound, device });
@@ -711,7 +723,6 @@ impl Manager {
         if asks && self.engine.by_key(&key).is_some_and(|c| c.fate_default() != on) {
             self.tell(Event::FateSharing { key, on });
         }
-        let unconnected = sight.stage == Stage::Unconnected;
         match call {
             Call::Add(entries) => self.ask(id, key, Request::Add(entries), unconnected),
             Call::Remove { addrs, patience } => {
@@ -1076,14 +1087,29 @@ impl Manager {
         self.engine.keep_incidents(!self.subscribers.is_empty());
     }
 
+    /// Puts the namespace in userspace mode where a socket that had a list
+    /// before has come to listen.
+    fn serve_lists(&mut self, listening: &HashSet<u64>) {
+        let mut serves = false;
+        for (key, prepared) in self.prepared.iter_mut().filter(|(key, _)| listening.contains(&key.cookie)) {
+            let listed = self.engine.by_key(key).is_some_and(|c| c.listed && c.phase == Phase::Prepared);
+            serves |= std::mem::take(&mut prepared.may_serve) && listed;
+        }
+        if serves {
+            self.submit(Lane::Namespace, Todo::Work(Work::Hold));
+        }
+    }
+
     /// Sends strangers away from our listening sockets, and ends those whose
     /// application's own is gone.
     fn tend_joins(&mut self, listeners_changed: bool) {
+        let wanted = || self.subscribers.has_listeners() || self.prepared.values().any(|p| p.may_serve);
         if listeners_changed
-            && self.subscribers.has_listeners()
+            && wanted()
             && let Ok(listeners) = self.diag.listeners()
         {
-            let cookies = listeners.iter().map(|listener| listener.cookie).collect();
+            let cookies: HashSet<u64> = listeners.iter().map(|listener| listener.cookie).collect();
+            self.serve_lists(&cookies);
             self.subscribers.listening(&cookies);
         }
         for join in &self.joins {
@@ -1175,7 +1201,8 @@ pub fn no_privilege() -> Error {
     Error::new(libc::EPERM, "controlling paths needs CAP_NET_ADMIN over this network namespace")
 }
 
-fn fault(fault: Fault) -> Error {
+/// What stands in the way of the switch, in words.
+pub fn fault(fault: Fault) -> Error {
     match fault {
         Fault::NoSysctl(_) => Error::new(
             libc::EOPNOTSUPP,

@@ -222,7 +222,8 @@ fn interleaved(answers: Vec<SocketAddr>) -> Vec<SocketAddr> {
 struct Contender {
     attempt: Attempt,
     fd: Option<OwnedFd>,
-    listed: bool,
+    /// Somebody was told about its paths.
+    steered: bool,
 }
 
 impl Contender {
@@ -238,7 +239,7 @@ impl Drop for Contender {
         let _ = sockopt::set(fd.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &at_once);
         if let Ok(socket) = Socket::of(fd.as_fd()) {
             connect::abandon(&socket);
-            if self.listed
+            if self.steered
                 && let Some(control) = path::existing(&socket)
             {
                 control.forget(&socket);
@@ -269,6 +270,8 @@ impl Driver<'_> {
     /// Runs the race; the winner, if there is one.
     fn run(&mut self) -> Result<Option<(Attempt, OwnedFd)>> {
         loop {
+            // Nothing is started where the answer is there already.
+            self.hear(Some(Duration::ZERO))?;
             let now = process::monotonic();
             match self.race.poll(now) {
                 Step::Start(attempt) => {
@@ -277,23 +280,14 @@ impl Driver<'_> {
                         Ok(contender) => {
                             self.running.push(contender);
                             self.look(attempt, &peer)?;
+                            self.race.is_out(attempt, process::monotonic());
                         }
                         Err(Obstacle::Failed(error)) => self.failed(attempt, &peer, &error),
                         Err(Obstacle::Fatal(error)) => return Err(error),
                     }
                 }
                 Step::Stop(attempt) => self.running.retain(|contender| contender.attempt != attempt),
-                Step::Wait(until) => {
-                    let fds: Vec<BorrowedFd<'_>> = self.running.iter().filter_map(Contender::fd).collect();
-                    let ready = poll::any(&fds, libc::POLLOUT, until.map(|at| at.saturating_sub(now)));
-                    let ready = ready.map_err(|e| Error::kernel(e, "waiting for an answer"))?;
-                    let attempts: Vec<Attempt> = self.running.iter().map(|c| c.attempt).collect();
-                    for (attempt, _) in attempts.into_iter().zip(ready).filter(|(_, ready)| *ready) {
-                        if let Some(peer) = self.peers.get(attempt.address).copied() {
-                            self.look(attempt, &peer)?;
-                        }
-                    }
-                }
+                Step::Wait(until) => self.hear(until.map(|at| at.saturating_sub(now)))?,
                 Step::Over(None) => return Ok(None),
                 Step::Over(Some(winner)) => {
                     let contender = self.running.iter_mut().find(|c| c.attempt == winner);
@@ -313,6 +307,24 @@ impl Driver<'_> {
         }
     }
 
+    /// Waits so long for an answer, without a time for ever, and looks at it.
+    fn hear(&mut self, wait: Option<Duration>) -> Result<()> {
+        let unanswered = self.running.iter().filter(|c| self.race.unanswered(c.attempt));
+        let (attempts, fds): (Vec<Attempt>, Vec<BorrowedFd<'_>>) =
+            unanswered.filter_map(|c| Some((c.attempt, c.fd()?))).unzip();
+        if fds.is_empty() {
+            return Ok(());
+        }
+        let ready = poll::any(&fds, libc::POLLOUT, wait);
+        let ready = ready.map_err(|e| Error::kernel(e, "waiting for an answer"))?;
+        for (attempt, _) in attempts.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+            if let Some(peer) = self.peers.get(attempt.address).copied() {
+                self.look(attempt, &peer)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A socket with all that was asked for.
     fn start(&self, attempt: Attempt, peer: &SocketAddr) -> std::result::Result<Contender, Obstacle> {
         let multipath = attempt.lane == Lane::Multipath;
@@ -321,8 +333,8 @@ impl Driver<'_> {
         let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let failed = |e, doing| Obstacle::Failed(Error::kernel(e, doing));
         let fd = sockopt::socket(domain, kind, protocol).map_err(|e| failed(e, "making a socket"))?;
-        let steered = !self.local.is_empty() || self.how.profile != 0;
-        let contender = Contender { attempt, fd: Some(fd), listed: multipath && steered };
+        let steered = multipath && (!self.local.is_empty() || self.how.profile != 0);
+        let contender = Contender { attempt, fd: Some(fd), steered };
         let Some(fd) = contender.fd() else { return Ok(contender) };
         if self.shared_port {
             sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)

@@ -147,6 +147,17 @@ impl Race {
         }
     }
 
+    /// Tells that an attempt's first packet is out now: from here on its time
+    /// counts. Making its socket can take a while.
+    pub fn is_out(&mut self, attempt: Attempt, now: Time) {
+        if let State::Running(since) = self.state(attempt) {
+            self.set(attempt, State::Running(now));
+            if attempt.address + 1 == self.begun && since == self.begun_at {
+                self.begun_at = now;
+            }
+        }
+    }
+
     /// Tells what became of an attempt; one that is not running is left alone.
     pub fn report(&mut self, attempt: Attempt, outcome: Outcome) {
         let state = match outcome {
@@ -327,6 +338,8 @@ mod tests {
         plan: Plan,
         /// How late the driver looks, time by time.
         lags: Vec<u64>,
+        /// How long a start takes.
+        start: u64,
     }
 
     fn world() -> impl Strategy<Value = World> {
@@ -352,12 +365,14 @@ mod tests {
                 proptest::collection::vec(0..400u64, n),
                 plan.clone(),
                 proptest::collection::vec(0..30u64, 8),
+                prop_oneof![Just(0), 0..40u64],
             )
-                .prop_map(|(fates, head_starts, plan, lags)| World {
+                .prop_map(|(fates, head_starts, plan, lags, start)| World {
                     fates,
                     head_starts,
                     plan,
                     lags,
+                    start,
                 })
         })
     }
@@ -369,6 +384,8 @@ mod tests {
     /// What happened, in order.
     #[derive(Debug, Default)]
     struct Story {
+        begun: BTreeMap<Attempt, Time>,
+        /// When their first packets were out.
         started: BTreeMap<Attempt, Time>,
         ended: BTreeMap<Attempt, (Time, Outcome)>,
         stopped: BTreeMap<Attempt, Time>,
@@ -389,8 +406,19 @@ mod tests {
             let forever = ms(130_000);
             let mut now = ms(1000);
             for _ in 0..10_000 {
+                let here: Vec<Attempt> =
+                    due.iter().filter(|(_, (at, _))| *at <= now).map(|(attempt, _)| *attempt).collect();
+                for attempt in here {
+                    let (_, outcome) = due.remove(&attempt).unwrap();
+                    running.retain(|other| *other != attempt);
+                    story.ended.insert(attempt, (now, outcome));
+                    race.report(attempt, outcome);
+                }
                 match race.poll(now) {
                     Step::Start(attempt) => {
+                        story.begun.insert(attempt, now);
+                        now += ms(self.start);
+                        race.is_out(attempt, now);
                         assert!(story.started.insert(attempt, now).is_none(), "{attempt:?} twice");
                         running.push(attempt);
                         story.most_running = story.most_running.max(running.len());
@@ -417,17 +445,6 @@ mod tests {
                         let first = due.values().map(|(at, _)| *at).chain(until).min();
                         now =
                             first.expect("nothing can happen any more").max(now) + ms(*lags.next().unwrap());
-                        let here: Vec<Attempt> = due
-                            .iter()
-                            .filter(|(_, (at, _))| *at <= now)
-                            .map(|(attempt, _)| *attempt)
-                            .collect();
-                        for attempt in here {
-                            let (_, outcome) = due.remove(&attempt).unwrap();
-                            running.retain(|other| *other != attempt);
-                            story.ended.insert(attempt, (now, outcome));
-                            race.report(attempt, outcome);
-                        }
                     }
                     Step::Over(winner) => {
                         story.winner = winner;
@@ -447,7 +464,7 @@ mod tests {
         fn any_order_of_outcomes(world in world()) {
             let (race, story) = world.run();
             let plan = &world.plan;
-            let lag = ms(30);
+            let lag = ms(30 + world.start);
             let n = world.fates.len();
             prop_assert!(story.started.len() <= n * (usize::from(plan.multipath) + usize::from(plan.tcp)));
             for attempt in story.started.keys() {
@@ -486,7 +503,7 @@ mod tests {
                 let ended = |attempt: &Attempt| {
                     story.ended.get(attempt).map(|(at, _)| *at).or(story.stopped.get(attempt).copied())
                 };
-                for (attempt, at) in &story.started {
+                for (attempt, at) in &story.begun {
                     let multipath = Attempt { lane: Lane::Multipath, ..*attempt };
                     if attempt.lane == Lane::Tcp && plan.multipath {
                         let head_start = story.started[&multipath] + ms(world.head_starts[attempt.address]);
@@ -536,7 +553,7 @@ mod tests {
 
     fn story(fates: &[(Fate, Fate)], plan: Plan) -> Story {
         let head_starts = vec![150; fates.len()];
-        World { fates: fates.to_vec(), head_starts, plan, lags: vec![0] }.run().1
+        World { fates: fates.to_vec(), head_starts, plan, lags: vec![0], start: 0 }.run().1
     }
 
     fn at(story: &Story, address: usize, lane: Lane) -> Option<u64> {
@@ -575,6 +592,7 @@ mod tests {
             head_starts: vec![10, 10],
             plan,
             lags: vec![20],
+            start: 0,
         };
         let story = world.run().1;
         assert_eq!(story.winner, Some(Attempt { address: 1, lane: Lane::Multipath }));

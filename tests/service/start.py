@@ -55,6 +55,15 @@ def one_broker_on_a_path():
             assert file.read() == "x"
 
 
+def two_in_one_namespace():
+    """Each serves its own programs, and it is told."""
+    with Broker() as first, Broker() as second:
+        assert first.answers() and second.answers()
+        assert "another broker" not in first.said() and "another broker" in second.said()
+    with Broker() as alone:
+        assert "another broker" not in alone.said()
+
+
 def what_it_can_t_do_it_says():
     """Options, policies and places that are wrong; a user without privilege."""
     with Broker() as broker:
@@ -119,4 +128,4 @@ def another_namespace():
             as_user(0, elsewhere, broker.path, uid, inherited)
 
 
-CASES = [one_broker_on_a_path, what_it_can_t_do_it_says, another_namespace]
+CASES = [one_broker_on_a_path, two_in_one_namespace, what_it_can_t_do_it_says, another_namespace]
