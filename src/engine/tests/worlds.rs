@@ -1152,12 +1152,7 @@ impl Many {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: worlds(),
-        failure_persistence: None,
-        max_shrink_iters: 20_000,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..simulation(worlds()) })]
 
     #[test]
     fn every_world_of_many_comes_to_rest_as_it_should(ops in ops()) {
