@@ -24,7 +24,7 @@
 
 #define REQUEST 100
 #define PAUSE 10e3
-#define PIECE 10000             /* is written at once; many small ones make small segments */
+#define PIECE (3 * 1448)        /* is written at once: whole segments */
 
 static const char *profiles[] = { "aggregate", "interactive", "handover", "overflow" };
 

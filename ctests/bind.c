@@ -216,7 +216,8 @@ static void device(const struct fam *f)
  * first one all the same, and no socket of the second. */
 static void *gone(void *arg)
 {
-	int c = *(int *)arg, own;
+	struct pair *p = arg;
+	int c = p->c, own;
 
 	t_thread_new_network();
 	OK(add(c, "10.1.0.1 10.2.0.1"));
@@ -227,6 +228,10 @@ static void *gone(void *arg)
 	CHECK(strstr(mptcp_errmsg(), "namespace"));
 	CHECK_STR(laddrs(own), "");
 	close(own);
+	/* Here nothing says which of the two routes there. */
+	OK(add(c, "10.2.0.1 10.1.0.1"));
+	pair_connectx(p, t_fams[0].server, c);
+	CHECK(!strcmp(sockname(c), "10.2.0.1") || !strcmp(sockname(c), "10.1.0.1"));
 	return NULL;
 }
 
@@ -259,12 +264,17 @@ static void namespaces(void)
 	OK(add(c, "10.1.0.1"));
 	OK(rem(c, "10.1.0.1"));
 	if (t_broker()) {
+		struct pair p = pair_listen(t_fams[0].server, IPPROTO_MPTCP);
 		pthread_t t;
 
-		REQUIRE(!pthread_create(&t, NULL, gone, &c));
+		p.c = c;
+		REQUIRE(!pthread_create(&t, NULL, gone, &p));
 		REQUIRE(!pthread_join(t, NULL));
+		c = -1;
+		pair_close(&p);
 	}
-	close(c);
+	if (c >= 0)
+		close(c);
 	close(plain);
 }
 

@@ -5,9 +5,8 @@
 usage: contract.py HEADER [CC]
 
 Every macro, struct, field, type and prototype in HEADER must be the
-contract's, and all of the basic part and the statistics must be there.
-Comments, order and the names of parameters are free. The rest of the advanced
-part may still be missing.
+contract's, and all of them must be there. Comments, order and the names of
+parameters are free.
 """
 import os
 import re
@@ -18,10 +17,12 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 NEEDED_FUNCTIONS = """setsockopt getsockopt getsubflows freesubflows bindx connectx getladdrs freeladdrs
     getpaddrs freepaddrs getaddrlen socket getcaps errmsg version getconnstats getsubflowstats getallstats
-    freeallstats""".split()
+    freeallstats connectbyname opensubflow closesubflow setbackup subscribe nextevent dispatch""".split()
 NEEDED_MACROS = re.compile(r"MPTCPAPI_VERSION|TCP_MULTIPATH_|MPTCP_SUBFLOW_|MPTCP_BINDX_|MPTCP_BACKEND_|"
-                           r"MPTCP_CONTROL_|MPTCP_CAP_|MPTCP_CS_|MPTCP_SS_|MPTCP_CONN_")
-NEEDED_STRUCTS = ["mptcp_subflow", "mptcp_caps", "mptcp_conn_stats", "mptcp_subflow_stats"]
+                           r"MPTCP_CONTROL_|MPTCP_CAP_|MPTCP_CS_|MPTCP_SS_|MPTCP_CONN_|MPTCP_CONNECT_|"
+                           r"MPTCP_PROFILE_|MPTCP_PATHS_|MPTCP_REDUNDANCY_|MPTCP_OPEN_|MPTCP_EV_|MPTCP_ORIGIN_")
+NEEDED_STRUCTS = ["mptcp_subflow", "mptcp_caps", "mptcp_conn_stats", "mptcp_subflow_stats", "mptcp_traffic",
+                  "mptcp_path_policy", "mptcp_connect_opts", "mptcp_event"]
 QUALIFIERS = {"const", "struct", "unsigned", "signed", "long", "short"}
 INCLUDES = {"<stddef.h>", "<stdint.h>", "<sys/types.h>", "<sys/socket.h>"}
 

@@ -17,12 +17,14 @@ static int control;          /* only then does a good ADD succeed */
 
 enum { SET_ENABLE, SET_ADD, SET_REMOVE, SET_UNKNOWN, GET_ENABLE, GET_SUBFLOWS, GET_CONNID,
        GET_UNKNOWN, GETSUBFLOWS, BINDX_ADD, BINDX_REM, CONNECTX, GETLADDRS, GETPADDRS, GETCAPS,
-       GETCONNSTATS, GETSUBFLOWSTATS, GETALLSTATS, GETALLSTATS_LIST, FUNCTIONS };
+       GETCONNSTATS, GETSUBFLOWSTATS, GETALLSTATS, GETALLSTATS_LIST, SET_PROFILE, GET_TRAFFIC,
+       OPENSUBFLOW, CLOSESUBFLOW, SETBACKUP, FUNCTIONS };
 static const char *const names[FUNCTIONS] = {
 	"set ENABLE", "set ADD", "set REMOVE", "set unknown", "get ENABLE", "get SUBFLOWS",
 	"get CONNID", "get unknown", "getsubflows", "bindx ADD", "bindx REM", "connectx",
 	"getladdrs", "getpaddrs", "getcaps", "getconnstats", "getsubflowstats", "getallstats",
-	"getallstats without conn",
+	"getallstats without conn", "set PROFILE", "get TRAFFIC", "opensubflow", "closesubflow",
+	"setbackup",
 };
 
 /* Outputs are filled with this before, and must be full of it after a failure. */
@@ -74,6 +76,11 @@ static int call(int which, int fd)
 	case GETSUBFLOWSTATS: return mptcp_getsubflowstats(fd, &sf, (struct mptcp_subflow_stats *)o, 432);
 	case GETALLSTATS: return mptcp_getallstats(fd, (struct mptcp_conn_stats *)o, 104, &stats, 432);
 	case GETALLSTATS_LIST: return mptcp_getallstats(fd, NULL, 0, (struct mptcp_subflow_stats **)o, 432);
+	case SET_PROFILE: return set_int(fd, TCP_MULTIPATH_PROFILE, MPTCP_PROFILE_HANDOVER);
+	case GET_TRAFFIC: return mptcp_getsockopt(fd, IPPROTO_TCP, TCP_MULTIPATH_TRAFFIC, o, &outlen);
+	case OPENSUBFLOW: return mptcp_opensubflow(fd, SA(&l), SA(&peer), MPTCP_OPEN_BACKUP);
+	case CLOSESUBFLOW: return mptcp_closesubflow(fd, &sf);
+	case SETBACKUP: return mptcp_setbackup(fd, &sf, 1);
 	}
 	abort();
 }
@@ -180,6 +187,11 @@ static void nulls(void)
 	FAILS(EFAULT, mptcp_bindx(fd, NULL, 1, MPTCP_BINDX_ADD_ADDR));
 	FAILS(EFAULT, mptcp_bindx(fd, NULL, 1, MPTCP_BINDX_REM_ADDR));
 	FAILS(EFAULT, mptcp_connectx(fd, NULL, 1, NULL));
+	FAILS(EFAULT, mptcp_setsockopt(fd, IPPROTO_TCP, TCP_MULTIPATH_TRAFFIC, NULL, 32));
+	FAILS(EFAULT, mptcp_getsockopt(fd, IPPROTO_TCP, TCP_MULTIPATH_PROFILE, NULL, &len));
+	FAILS(EFAULT, mptcp_closesubflow(fd, NULL));
+	FAILS(EFAULT, mptcp_setbackup(fd, NULL, 1));
+	FAILS(ENOTCONN, mptcp_opensubflow(fd, NULL, NULL, 0));
 	FAILS(EFAULT, mptcp_getcaps(fd, NULL, sizeof(struct mptcp_caps)));
 	FAILS(EFAULT, mptcp_getcaps(-1, NULL, sizeof(struct mptcp_caps)));
 	/* Passed on unchanged: the kernel's own answer. */

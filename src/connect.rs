@@ -204,15 +204,18 @@ fn start(socket: &Socket<'_>, left: &[SocketAddr], peer: &SocketAddr) -> Result<
         Err(error) if listed(socket) => return Err(error),
         Err(_) => return Ok(()),
     };
-    bind(socket, &towards(&choices, peer)?)
+    bind(socket, &towards(socket, &choices, peer)?)
 }
 
 /// Of these local addresses the one that routes to the peer.
-fn towards(choices: &[SocketAddr], peer: &SocketAddr) -> Result<SocketAddr> {
+fn towards(socket: &Socket<'_>, choices: &[SocketAddr], peer: &SocketAddr) -> Result<SocketAddr> {
     let preferred = route::source(peer).ok();
     let fits = |choice: &&SocketAddr| addr::pair(choice, peer);
     let routed = choices.iter().filter(fits).find(|c| preferred.is_some_and(|p| addr::same_ip(&p, c)));
-    let chosen = routed.or_else(|| choices.iter().filter(fits).find(|choice| route::reaches(choice, peer)));
+    let chosen = routed
+        .or_else(|| choices.iter().filter(fits).find(|choice| route::reaches(choice, peer)))
+        // Another namespace's routes tell nothing.
+        .or_else(|| choices.iter().find(fits).filter(|_| !at_home(socket)));
     chosen
         .copied()
         .ok_or_else(|| Error::new(libc::EADDRNOTAVAIL, format!("no address of the list routes to {peer}")))
@@ -221,13 +224,21 @@ fn towards(choices: &[SocketAddr], peer: &SocketAddr) -> Result<SocketAddr> {
 /// Binds a socket without path control to the one of these local addresses
 /// that routes to the peer.
 pub(crate) fn bind_towards(socket: &Socket<'_>, choices: &[SocketAddr], peer: &SocketAddr) -> Result<()> {
-    bind(socket, &towards(choices, peer)?)
+    bind(socket, &towards(socket, choices, peer)?)
 }
 
 /// The socket will be closed: nothing is to be remembered of its attempt.
 pub(crate) fn abandon(socket: &Socket<'_>) {
     if let Ok(key) = manager::key_of(socket.fd) {
         forget(&key);
+    }
+}
+
+/// Whether the socket is of the calling thread's network namespace.
+fn at_home(socket: &Socket<'_>) -> bool {
+    match (sockopt::netns_cookie(socket.fd), sockopt::thread_netns()) {
+        (Ok(own), Ok(threads)) => own == threads,
+        _ => true,
     }
 }
 

@@ -71,8 +71,16 @@ pub(super) fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr), now: 
 /// before, and what is new may be too much.
 pub(super) fn snapshot(c: &mut Connection, ready: bool, subflows: &[Seen], host: Option<&Host>, now: Time) {
     c.blind = false;
+    let exact = |known: &Subflow, s: &Seen| known.local == s.local && known.remote == s.remote;
+    // Each of those whose port isn't known is one that has no other name.
+    let mut nameless: Vec<&Seen> =
+        subflows.iter().filter(|s| !c.subflows.iter().any(|known| exact(known, s))).collect();
     c.subflows.retain(|known| {
-        known.state.asked() || subflows.iter().any(|s| same_pair(known, &s.local, &s.remote))
+        if known.state.asked() || subflows.iter().any(|s| exact(known, s)) {
+            return true;
+        }
+        let at = nameless.iter().position(|s| same_pair(known, &s.local, &s.remote));
+        at.map(|at| nameless.swap_remove(at)).is_some()
     });
     for subflow in subflows {
         if seen(c, subflow, now)

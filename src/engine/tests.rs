@@ -18,6 +18,7 @@ mod worlds;
 use super::*;
 use crate::error::Result;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use std::collections::BTreeMap;
 
 const TOKEN: u32 = 77;
@@ -418,8 +419,17 @@ fn worlds() -> u32 {
     std::env::var("SIMULATION_WORLDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4000)
 }
 
+/// So many random worlds: the same in every run of the suite, which is for what
+/// has been broken; others in each where more are asked for, which is for what
+/// always was.
+fn simulation(cases: u32) -> ProptestConfig {
+    let more = std::env::var_os("SIMULATION_WORLDS").is_some();
+    let rng_seed = if more { RngSeed::Random } else { RngSeed::Fixed(8684) };
+    ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: worlds(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(simulation(worlds()))]
 
     #[test]
     fn every_world_comes_to_rest_as_it_should(

@@ -319,7 +319,7 @@ fn nets() -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: nets(), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(simulation(nets()))]
 
     #[test]
     fn a_clean_path_that_drops_everything_is_left_within_half_a_second(

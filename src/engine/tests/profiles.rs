@@ -240,7 +240,7 @@ fn small_differences_change_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: (worlds() / 100).max(10), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(simulation((worlds() / 100).max(10)))]
 
     /// However delays wander, paths don't change places all the time; and where
     /// they wander no more, the quickest is used.
