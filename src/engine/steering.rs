@@ -517,6 +517,10 @@ impl Engine {
         for mut open in due {
             let Some(c) = self.connections.get_mut(&handle) else { return };
             let local = open.local.or_else(|| c.start_of(&self.host, &open.remote));
+            if local.is_some_and(|local| c.is_joining(&local, &open.remote)) {
+                c.steering().opens.push(open);
+                continue;
+            }
             let errno = match local {
                 _ if ready == Ready::Over => libc::ENOTCONN,
                 None => libc::EADDRNOTAVAIL,
@@ -580,6 +584,13 @@ impl Connection {
     fn named(&self, local: &SocketAddr, remote: &SocketAddr) -> Option<&Subflow> {
         let up = |s: &&Subflow| s.up() && s.from().port() == local.port() && same_pair(s, local, remote);
         self.subflows.iter().find(up)
+    }
+
+    /// Whether a join between these two is under way, of whose port nothing is
+    /// known: another could not be told from it.
+    fn is_joining(&self, local: &SocketAddr, remote: &SocketAddr) -> bool {
+        let unnamed = |s: &&Subflow| s.local.port() == 0 && addr::same_ip(&s.from(), local);
+        self.subflows.iter().filter(unnamed).any(|s| addr::same(&s.to(), remote))
     }
 
     /// Whether the initial subflow lives.

@@ -183,3 +183,29 @@ fn a_subflow_by_hand_from_anywhere_is_restored_as_one_from_any_of_the_list() {
     let saved = world.engine.save(&KEY).unwrap();
     assert_eq!(saved.wishes.opens, [(([0, 0, 0, 0], 0).into(), remote(0), false)]);
 }
+
+#[test]
+fn joins_of_one_name_are_made_one_after_the_other() {
+    let mut world = World::new(&[0]);
+    world.apply(&Op::Acknowledge);
+    world.deliver();
+    let open = Request::Open { local: Some(local(0)), remote: None, backup: false, wait: None };
+    world.request(open.clone());
+    world.request(open);
+    let joins = |world: &World| world.log.iter().filter(|a| matches!(a, Action::Create { .. })).count();
+    assert_eq!(joins(&world), 1, "what comes up could be either");
+    world.deliver();
+    assert_eq!((joins(&world), world.subflows.len()), (2, 3));
+}
+
+#[test]
+fn a_join_whose_end_is_not_heard_is_none_of_another_port() {
+    let mut world = World::new(&[0]);
+    world.apply(&Op::Acknowledge);
+    world.deliver();
+    world.apply(&Op::Next(Fate::Refuse));
+    world.request(Request::Open { local: Some(local(0)), remote: None, backup: false, wait: None });
+    world.apply(&Op::Lose);
+    world.resynchronise();
+    assert_eq!(world.engine.by_key(&KEY).unwrap().subflows.len(), 1);
+}
