@@ -75,9 +75,16 @@ pub(super) fn snapshot(c: &mut Connection, ready: bool, subflows: &[Seen], host:
     // Each of those whose port isn't known is one that has no other name.
     let mut nameless: Vec<&Seen> =
         subflows.iter().filter(|s| !c.subflows.iter().any(|known| exact(known, s))).collect();
+    let mut named: Vec<&Seen> = Vec::new();
     c.subflows.retain(|known| {
-        if known.state.asked() || subflows.iter().any(|s| exact(known, s)) {
+        if known.state.asked() {
             return true;
+        }
+        if let Some(s) = subflows.iter().find(|s| exact(known, s)) {
+            // A name is one subflow's.
+            let new = !named.contains(&s);
+            named.push(s);
+            return new;
         }
         let at = nameless.iter().position(|s| same_pair(known, &s.local, &s.remote));
         at.map(|at| nameless.swap_remove(at)).is_some()
@@ -310,6 +317,18 @@ fn untried(c: &mut Connection, source: &SocketAddr, remote: &SocketAddr) {
     }
 }
 
+/// A join that was refused has been taken for another of the same name, of which
+/// an event came first: it is that one.
+fn misnamed(c: &mut Connection, tag: u64) {
+    let Some(taken) = c.subflows.iter().find(|s| s.tag == tag).copied() else { return };
+    let same = |s: &Subflow| s.state.asked() && s.local == taken.local && s.remote == taken.remote;
+    if let Some(other) = c.subflows.iter().position(same).map(|at| c.subflows.remove(at))
+        && let Some(known) = c.subflows.iter_mut().find(|s| s.tag == tag)
+    {
+        (known.tag, known.hand) = (other.tag, other.hand);
+    }
+}
+
 /// A join was sent, or why not. An error is one that the application must
 /// hear of.
 pub(super) fn created_or_not(
@@ -327,6 +346,9 @@ pub(super) fn created_or_not(
         }
         c.mismatches.retain(|known| known != source);
         return None;
+    }
+    if asked.is_none() {
+        misnamed(c, tag);
     }
     let id = asked.map(|at| c.subflows.remove(at).local_id);
     if outcome != Outcome::Mismatch {

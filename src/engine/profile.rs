@@ -44,6 +44,8 @@ const DOUBTS: usize = 16;
 /// So long after its last use a path's delay is thought to be its lowest.
 pub const FORGOTTEN: Time = Time::from_secs(30);
 const FORGOTTEN_LAST: Time = Time::from_secs(240);
+/// So long data may wait for its turn on a path that isn't full.
+const WAITING: Time = Time::from_millis(10);
 /// A path is full when data has waited for so long.
 pub const FULL: Time = Time::from_millis(250);
 /// It is not any more when nothing has waited for so long.
@@ -147,12 +149,13 @@ impl Facts {
         self.unacked > 0 && self.backoff > 0 && self.silence() > self.base().saturating_add(self.rtt)
     }
 
-    /// Data waits for its turn, and will for longer than a round trip. That
-    /// some waits, or that the window is used up, means nothing: TCP keeps
-    /// small segments and paces others.
+    /// Data waits for its turn, and will for longer than [`WAITING`] at the
+    /// pace of what is out. That some waits, or that the window is used up,
+    /// means nothing: TCP keeps small segments and paces others.
     fn is_full(&self) -> bool {
         let out = self.bytes_sent.saturating_sub(self.bytes_retrans).saturating_sub(self.bytes_acked);
-        self.unacked > 0 && u64::from(self.notsent) > out
+        let due = self.rtt.as_micros().saturating_mul(self.notsent.into());
+        self.unacked > 0 && due > WAITING.as_micros().saturating_mul(out.into())
     }
 }
 

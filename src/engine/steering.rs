@@ -482,8 +482,12 @@ impl Engine {
                     c.unpin(&s.local, &s.remote);
                     c.steering().pinned.push((s.local, s.remote, true));
                 }
-                // Who was told that there is none must not find one later.
-                Some(s) if open.error != 0 && !s.closing => late.push(s),
+                // Who was told that there is none must not find one later; but another
+                // of this name lives.
+                Some(s) if open.error != 0 && !s.closing => {
+                    let other = |o: &Subflow| o.tag != s.tag && o.local == s.local && o.remote == s.remote;
+                    late.extend((!c.subflows.iter().any(other)).then_some(s));
+                }
                 _ => {}
             }
             if let Some(id) = open.request {

@@ -99,7 +99,7 @@ impl Trip {
         Some(Facts {
             unacked: if busy || silence.is_some() { 10 } else { 0 },
             // Some always waits for a moment.
-            notsent: if self.roads[n].full { 100_000 } else { 9_000 },
+            notsent: if self.roads[n].full { 100_000 } else { 4_000 },
             backoff,
             rto: rto * (1 << backoff),
             rtt: tcp.srtt,
