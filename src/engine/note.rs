@@ -96,10 +96,6 @@ pub(super) fn snapshot(c: &mut Connection, ready: bool, subflows: &[Seen], host:
             admit(c, host);
         }
     }
-    // Each has its name by now: what is named by none of them is gone too.
-    c.subflows.retain(|known| {
-        known.state.asked() || subflows.iter().any(|s| (s.local, s.remote) == (known.local, known.remote))
-    });
     if c.ready == Ready::Over {
         // It stays so.
     } else if ready || subflows.len() > 1 {

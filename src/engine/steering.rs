@@ -586,11 +586,12 @@ impl Connection {
         self.subflows.iter().find(up)
     }
 
-    /// Whether a join between these two is under way, of whose port nothing is
-    /// known: another could not be told from it.
+    /// Whether a join between these two is under way that has no name of its
+    /// own yet: another could not be told from it.
     fn is_joining(&self, local: &SocketAddr, remote: &SocketAddr) -> bool {
-        let unnamed = |s: &&Subflow| s.local.port() == 0 && addr::same_ip(&s.from(), local);
-        self.subflows.iter().filter(unnamed).any(|s| addr::same(&s.to(), remote))
+        let unnamed = |s: &&Subflow| s.state.asked() || s.local.port() == 0;
+        let same = |s: &Subflow| addr::same_ip(&s.from(), local) && addr::same(&s.to(), remote);
+        self.subflows.iter().filter(unnamed).any(same)
     }
 
     /// Whether the initial subflow lives.

@@ -209,3 +209,25 @@ fn a_join_whose_end_is_not_heard_is_none_of_another_port() {
     world.resynchronise();
     assert_eq!(world.engine.by_key(&KEY).unwrap().subflows.len(), 1);
 }
+
+#[test]
+fn a_join_by_hand_waits_for_one_of_the_same_port() {
+    let now = Time::from_secs(1);
+    let mut engine = Engine::default();
+    engine.handle(Event::Binding { key: KEY, bound: None, device: None }, now);
+    engine.handle(Event::Request { id: 1, key: KEY, request: Request::Add(vec![local(1).into()]) }, now);
+    let at = addr::with_port(local(0), 40000);
+    let initial = Kernel { local: at, remote: remote(0), id: 0, up: true, initial: true };
+    engine.handle(Event::Created { token: TOKEN, key: KEY, initial: seen_of(&initial), server: false }, now);
+    engine.handle(Event::Established { token: TOKEN }, now);
+    let open = Request::Open { local: Some(local(1)), remote: None, backup: false, wait: None };
+    engine.handle(Event::Request { id: 2, key: KEY, request: open }, now);
+    let mut joins = |engine: &mut Engine| {
+        let all = std::iter::from_fn(|| engine.poll_command());
+        all.filter(|c| matches!(c.action, Action::Create { .. })).map(|c| c.tag).collect::<Vec<_>>()
+    };
+    let first = joins(&mut engine);
+    assert_eq!(first.len(), 1, "by the list");
+    engine.handle(Event::Done { tag: first[0], outcome: Outcome::Taken }, now);
+    assert_eq!(joins(&mut engine).len(), 1, "by hand");
+}
