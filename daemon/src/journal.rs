@@ -420,7 +420,7 @@ mod tests {
         Item {
             saved: Saved {
                 key: Key { cookie: n, inode: n + 1 },
-                token: (n % 2 == 0).then_some(n as u32),
+                token: n.is_multiple_of(2).then_some(n as u32),
                 server: false,
                 listed: true,
                 entries: vec![addr(n).into()],
@@ -438,7 +438,7 @@ mod tests {
                 missed: vec![(addr(n), addr(2))],
                 tried: vec![(addr(n), addr(3))],
                 taken: vec![4],
-                wishes: if n % 3 == 0 {
+                wishes: if n.is_multiple_of(3) {
                     Wishes::default()
                 } else {
                     Wishes {

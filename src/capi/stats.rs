@@ -102,7 +102,7 @@ pub unsafe extern "C" fn mptcp_getallstats(
             struct_size(conn_size, size_of::<u64>())?;
         }
         struct_size(subflow_size, size_of::<mptcp_subflow>())?;
-        if subflow_size % 8 != 0 {
+        if !subflow_size.is_multiple_of(8) {
             let words = format!("subflow_size {subflow_size} is no multiple of 8");
             return Err(Error::new(libc::EINVAL, words));
         }

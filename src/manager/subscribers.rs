@@ -622,10 +622,10 @@ impl Subscribers {
         }
         let order = self.expecting.entry(whose).or_default();
         order.push_back(key.cookie);
-        if order.len() > EXPECTED {
-            if let Some(oldest) = order.pop_front() {
-                self.expected.remove(&oldest);
-            }
+        if order.len() > EXPECTED
+            && let Some(oldest) = order.pop_front()
+        {
+            self.expected.remove(&oldest);
         }
     }
 

@@ -268,7 +268,7 @@ impl Net {
                 tcp.dead = *dead;
                 let mut supply = match self.load {
                     Load::Bulk => 1000,
-                    Load::Thin(packets, every) if self.now % every == 0 => packets,
+                    Load::Thin(packets, every) if self.now.is_multiple_of(every) => packets,
                     Load::Thin(..) => 0,
                 };
                 tcp.step(self.now, &mut supply);

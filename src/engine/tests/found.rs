@@ -222,7 +222,7 @@ fn a_join_by_hand_waits_for_one_of_the_same_port() {
     engine.handle(Event::Established { token: TOKEN }, now);
     let open = Request::Open { local: Some(local(1)), remote: None, backup: false, wait: None };
     engine.handle(Event::Request { id: 2, key: KEY, request: open }, now);
-    let mut joins = |engine: &mut Engine| {
+    let joins = |engine: &mut Engine| {
         let all = std::iter::from_fn(|| engine.poll_command());
         all.filter(|c| matches!(c.action, Action::Create { .. })).map(|c| c.tag).collect::<Vec<_>>()
     };

@@ -696,7 +696,7 @@ impl Many {
             id: n as u8 + 10,
             addr: local(n),
             ifindex: 0,
-            signal: bits & 0x10 != 0 && n % 2 == 0,
+            signal: bits & 0x10 != 0 && n.is_multiple_of(2),
             subflow: bits & 0x10 == 0 || n % 2 == 1,
             backup: bits & 0x20 != 0,
             fullmesh: bits & 0x40 != 0 && n % 2 == 1,
