@@ -194,6 +194,8 @@ fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, 
             let found: Found = hands.run(job.work, fd.as_deref().map(AsFd::as_fd));
             let mut broker = ship.lock();
             let ended = broker.report(job.lane, job.call, found);
+            // Nobody must be answered while we have it for nothing.
+            let fd = fd.filter(|fd| Arc::strong_count(fd) == 1);
             if ended.is_empty() && fd.is_none() {
                 return broker;
             }

@@ -416,7 +416,7 @@ fn live(world: &mut World) -> Vec<SocketAddr> {
 
 /// Random worlds a run; SIMULATION_WORLDS asks for more.
 fn worlds() -> u32 {
-    std::env::var("SIMULATION_WORLDS").ok().and_then(|n| n.parse().ok()).unwrap_or(4000)
+    std::env::var("SIMULATION_WORLDS").ok().and_then(|n| n.parse().ok()).unwrap_or(10_000)
 }
 
 /// So many random worlds: the same in every run of the suite, which is for what
