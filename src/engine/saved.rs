@@ -214,7 +214,8 @@ impl Saved {
         }
         c.steering = Some(Box::new(self.wishes.revive(now)));
         c.tidy();
-        if self.unclaimed {
+        // Where anything was asked for it is somebody's.
+        if self.unclaimed && !c.steers() {
             let tried: Vec<(SocketAddr, SocketAddr)> = self.tried.into_iter().take(1024).collect();
             let taken: Vec<u8> = self.taken.into_iter().take(255).collect();
             c.unclaimed = Some(Box::new(Unclaimed { tried: tried.into(), taken: taken.into() }));

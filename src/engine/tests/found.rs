@@ -231,3 +231,11 @@ fn a_join_by_hand_waits_for_one_of_the_same_port() {
     engine.handle(Event::Done { tag: first[0], outcome: Outcome::Taken }, now);
     assert_eq!(joins(&mut engine).len(), 1, "by hand");
 }
+
+#[test]
+fn what_has_a_list_is_not_restored_as_unclaimed() {
+    let mut engine = Engine::default();
+    let saved = Saved { key: KEY, listed: true, unclaimed: true, ..Saved::default() };
+    engine.handle(Event::Restore(Box::new(saved.clone())), Time::from_secs(1));
+    assert_eq!(engine.save(&KEY), Some(Saved { unclaimed: false, ..saved }));
+}
