@@ -576,13 +576,13 @@ impl Engine {
                 Err(error) => self.notices.push_back(Notice::Answer { id, result: Err(error) }),
                 Ok(mut addition) => {
                     // What is under way for the same address counts for both.
-                    let under_way = c.additions.iter().flat_map(|earlier| &earlier.commands).copied();
-                    addition.commands.extend(under_way.filter(|tag| {
+                    let under_way: BTreeSet<u64> =
+                        c.additions.iter().flat_map(|earlier| &earlier.commands).copied().collect();
+                    let same = |tag: &u64| {
                         let source = self.outstanding.get(tag).and_then(|command| command.source);
                         source.is_some_and(|source| addition.added.contains(&source))
-                    }));
-                    addition.commands.sort_unstable();
-                    addition.commands.dedup();
+                    };
+                    addition.commands = under_way.into_iter().filter(same).collect();
                     for addr in &addition.added {
                         c.failures.retain(|f| f.local != *addr);
                         for removal in c.removals.iter_mut() {

@@ -239,3 +239,20 @@ fn what_has_a_list_is_not_restored_as_unclaimed() {
     engine.handle(Event::Restore(Box::new(saved.clone())), Time::from_secs(1));
     assert_eq!(engine.save(&KEY), Some(Saved { unclaimed: false, ..saved }));
 }
+
+#[test]
+fn requests_that_wait_for_the_same_commands_take_no_more_room_each_time() {
+    let now = Time::from_secs(1);
+    let mut engine = Engine::default();
+    let initial = (addr::with_port(local(0), 40000), remote(0));
+    let event =
+        Event::Snapshot { token: TOKEN, key: KEY, server: false, initial, ready: true, subflows: vec![] };
+    engine.handle(event, now);
+    let list: Vec<Entry> = (1..41).map(|n| local(n).into()).collect();
+    for id in 0..40 {
+        engine.handle(Event::Request { id, key: KEY, request: Request::Add(list.clone()) }, now);
+    }
+    let additions = &engine.by_key(&KEY).unwrap().additions;
+    assert_eq!(additions.len(), 40);
+    assert!(additions.iter().all(|addition| addition.commands.capacity() <= 128));
+}
