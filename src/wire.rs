@@ -203,6 +203,22 @@ impl Ask {
         !matches!(self, Self::Hello | Self::Closed(_) | Self::SubscribeAll { .. })
     }
 
+    /// Whether it can be asked again where nobody says whether it was done.
+    pub fn is_repeatable(&self) -> bool {
+        // There would be two.
+        !matches!(self, Self::Open { .. })
+    }
+
+    /// The answer to a question that was asked again, as the first time may have
+    /// done it and left nothing of what was to go.
+    pub fn again(&self, told: Told) -> Told {
+        match (self, &told) {
+            (Self::Remove { .. }, Told::Refused { errno: libc::EADDRNOTAVAIL, .. })
+            | (Self::Close { .. }, Told::Refused { errno: libc::ENOENT, .. }) => Told::Done,
+            _ => told,
+        }
+    }
+
     /// The call on a socket that this is, checked as if its sender had checked
     /// nothing; `None` for what is no call.
     pub fn into_call(self) -> Option<Result<manager::Call>> {

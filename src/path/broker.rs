@@ -279,6 +279,8 @@ fn unreachable_slot(state: &State) -> MutexGuard<'_, Option<Line>> {
 /// Asks the broker; a second time, on a fresh line, where the first broke.
 fn tell(ask: Ask, attached: Option<BorrowedFd<'_>>, patience: Time) -> Result<Told> {
     let mut broken = None;
+    // It may have been done by one that died before it could say so.
+    let mut taken = false;
     for _ in 0..2 {
         let question = ask.clone();
         let result = on_a_line(|line| {
@@ -289,11 +291,13 @@ fn tell(ask: Ask, attached: Option<BorrowedFd<'_>>, patience: Time) -> Result<To
             }
         });
         match result {
-            Ok(Ok(told)) => return Ok(told),
+            Ok(Ok(told)) => return Ok(if taken { ask.again(told) } else { told }),
             Ok(Err((cookie, errno))) => {
                 hang_up(cookie);
                 broken = Some(errno);
-                if errno == Errno(libc::ETIMEDOUT) {
+                // A line that had ended before took nothing.
+                taken |= errno != Errno(libc::EPIPE);
+                if errno == Errno(libc::ETIMEDOUT) || (taken && !ask.is_repeatable()) {
                     break;
                 }
             }

@@ -10,6 +10,7 @@ import selectors
 import socket
 import struct
 import subprocess
+import tempfile
 import time
 import zlib
 
@@ -415,6 +416,95 @@ def nobody_answers():
         child.wait()
 
 
+class Oracle:
+    """A broker that answers as it is told, or dies when it has heard."""
+
+    def __init__(self):
+        self.directory = tempfile.TemporaryDirectory(prefix="oracle.")
+        os.chmod(self.directory.name, 0o755)
+        self.path = os.path.join(self.directory.name, "socket")
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(self.path)
+        os.chmod(self.path, 0o777)
+        self.listener.listen()
+        self.listener.settimeout(10)
+        self.line = None
+
+    def hear(self):
+        """The number of the next question that is no Hello, and its tag."""
+        while True:
+            self.line = self.line or self.listener.accept()[0]
+            data, fds, _, _ = socket.recv_fds(self.line, wire.LIMIT, 4)
+            for fd in fds:
+                os.close(fd)
+            if not data:
+                self.die()
+                continue
+            read = wire.Reader(data[len(wire.MAGIC):])
+            tag, asked = read.number(), read.number()
+            if asked:
+                return asked, tag
+            namespace = struct.unpack("Q", self.listener.getsockopt(socket.SOL_SOCKET, 71, 8))[0]
+            self.say(tag, wire.number(2) + wire.number(namespace) + b"\1\1")
+
+    def say(self, tag, told):
+        self.line.send(wire.MAGIC + wire.number(tag) + told)
+
+    def refuse(self, tag, error):
+        words = b"so it was told"
+        self.say(tag, wire.number(1) + wire.number(2 * error) + wire.number(len(words)) + words)
+
+    def die(self):
+        self.line.close()
+        self.line = None
+
+
+def done_and_not_told():
+    """One dies between doing and saying: what was to go is gone, and what would
+    be there twice is not asked for twice."""
+    remove, opening, closing, done = 2, 15, 16, wire.number(0)
+
+    def user(path, server):
+        os.environ["MPTCPAPI_BROKER"] = path
+        sock = mptcpapi.mptcp_socket()
+        sock.connect(server)
+        sock.send(b"x")
+        sock.recv(1)
+        subflow = mptcpapi.subflows(sock)[0]
+
+        def errno_of(call, *args):
+            try:
+                call(sock, *args)
+            except OSError as error:
+                assert "broker" in error.strerror or "told" in error.strerror, error
+                return error.errno
+            return 0
+        return [errno_of(*words) for words in ((mptcpapi.remove, "10.2.0.1"), (mptcpapi.remove, "10.2.0.1"),
+                                               (mptcpapi.close_subflow, subflow), (mptcpapi.close_subflow, subflow),
+                                               (mptcpapi.open_subflow, "10.2.0.1"), (mptcpapi.open_subflow, "10.2.0.1"))]
+
+    oracle = Oracle()
+    with listening() as server:
+        child = Child(GOOD, user, oracle.path, server.getsockname())
+        accepted = server.accept()[0]
+        accepted.send(accepted.recv(1))
+        for number, error in ((remove, errno.EADDRNOTAVAIL), (closing, errno.ENOENT)):
+            assert oracle.hear()[0] == number
+            oracle.die()
+            for _ in range(2):      # the same call, then the next
+                asked, tag = oracle.hear()
+                assert asked == number
+                oracle.refuse(tag, error)
+        assert oracle.hear()[0] == opening
+        oracle.die()
+        asked, tag = oracle.hear()  # the next call: it is asked once only
+        assert asked == opening
+        oracle.say(tag, done)
+        told = child.result()
+        assert told == [0, errno.EADDRNOTAVAIL, 0, errno.ENOENT, errno.EIO, 0], told
+        accepted.close()
+
+
 def stopped_cleanly():
     """SIGTERM in the midst of switches: the namespace is as it was, and the
     broker that follows knows what this one knew."""
@@ -479,4 +569,4 @@ def ask_for_a_server(broker):
 
 
 CASES = [killed_in_mid_transfer, killed_while_it_changes_the_namespace, what_happened_meanwhile, what_was_set, nobody_answers,
-         stopped_cleanly]
+         done_and_not_told, stopped_cleanly]
