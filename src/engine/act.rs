@@ -192,6 +192,14 @@ impl Engine {
     fn create(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.open(handle) else { return };
         for wanted in c.wanted(&self.host, now) {
+            // One that is to be closed is: once its name is known.
+            let (local, remote) = match wanted {
+                Wanted::Pair(local, remote) | Wanted::Only(local, remote) => (local, remote),
+                Wanted::Routed(remote) => (unspecified(&remote), remote),
+            };
+            if self.connections.get(&handle).is_some_and(|c| c.is_joining(&local, &remote)) {
+                continue;
+            }
             match wanted {
                 Wanted::Pair(local, remote) => drop(self.join(handle, local, remote, None, now)),
                 Wanted::Only(local, remote) => {
@@ -556,7 +564,11 @@ impl Engine {
         match local.filter(usable) {
             None => fail(c, unspecified(&remote), remote, now),
             // It may not be wanted any more.
-            Some(local) if c.lacks(&local, &remote, host) && (c.is_unclaimed() || c.room(host) > 0) => {
+            Some(local)
+                if !c.is_joining(&local, &remote)
+                    && c.lacks(&local, &remote, host)
+                    && (c.is_unclaimed() || c.room(host) > 0) =>
+            {
                 self.join(handle, local, remote, None, now);
             }
             Some(_) => {}

@@ -41,7 +41,7 @@ use crate::quick::Map;
 use act::Outstanding;
 use connection::Removal;
 use host::Host;
-use note::{add, admit, begin, credible, down, peer_has, position, remove, seen, snapshot};
+use note::{add, admit, begin, credible, down, peer_has, position, remove, seen, snapshot, succeed};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -258,6 +258,7 @@ impl Engine {
                 if c.ready != Ready::Over {
                     c.ready = Ready::Yes;
                 }
+                succeed(c, &subflow);
                 if seen(c, &subflow, now) {
                     admit(c, host);
                 }

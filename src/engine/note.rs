@@ -105,6 +105,17 @@ pub(super) fn snapshot(c: &mut Connection, ready: bool, subflows: &[Seen], host:
     }
 }
 
+/// A subflow has come up. Where one of its name is thought to be up and a join
+/// of that name is under way, it is that join: a name is one subflow's, so the
+/// other is gone, which was not heard.
+pub(super) fn succeed(c: &mut Connection, new: &Seen) {
+    let named = |s: &Subflow| (s.local, s.remote) == (new.local, new.remote);
+    let joins = c.subflows.iter().any(|s| named(s) && !matches!(s.state, State::Up(_)));
+    if joins {
+        c.subflows.retain(|s| !(named(s) && matches!(s.state, State::Up(_))));
+    }
+}
+
 /// Notes a subflow that the kernel has; whether it was not known.
 pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
     let port = addr::canonical(subflow.local).port();
@@ -126,6 +137,7 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
                 c.refused.push(Refused { action, until: now, wait: Time::ZERO });
             }
             (known.local, known.remote, known.local_id) = (subflow.local, subflow.remote, subflow.local_id);
+            known.backup = subflow.backup.unwrap_or(known.backup);
             if !matches!(known.state, State::Up(_)) {
                 known.state = state;
             }

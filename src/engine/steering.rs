@@ -587,10 +587,12 @@ impl Connection {
     }
 
     /// Whether a join between these two is under way that has no name of its
-    /// own yet: another could not be told from it.
-    fn is_joining(&self, local: &SocketAddr, remote: &SocketAddr) -> bool {
+    /// own yet: another could not be told from it. An unspecified `local` is
+    /// any.
+    pub(super) fn is_joining(&self, local: &SocketAddr, remote: &SocketAddr) -> bool {
         let unnamed = |s: &&Subflow| s.state.asked() || s.local.port() == 0;
-        let same = |s: &Subflow| addr::same_ip(&s.from(), local) && addr::same(&s.to(), remote);
+        let from = |s: &Subflow| addr::is_wildcard(local) || addr::same_ip(&s.from(), local);
+        let same = |s: &Subflow| from(s) && addr::same(&s.to(), remote);
         self.subflows.iter().filter(unnamed).any(same)
     }
 
