@@ -222,11 +222,13 @@ impl Ask {
     /// The call on a socket that this is, checked as if its sender had checked
     /// nothing; `None` for what is no call.
     pub fn into_call(self) -> Option<Result<manager::Call>> {
+        use engine::Request as R;
         use manager::Call;
         Some(match self {
-            Self::Add(entries) => checked(entries).map(Call::Add),
+            Self::Add(entries) => checked(entries).map(R::Add).map(Call::Ask),
             Self::Remove { addrs, patience } => {
-                list(addrs).map(|addrs| Call::Remove { addrs, patience: patience.min(PATIENCE_MAX) })
+                let patience = patience.min(PATIENCE_MAX);
+                list(addrs).map(|addrs| Call::Ask(R::Remove { addrs, patience }))
             }
             Self::RespectBinding => Ok(Call::RespectBinding),
             Self::BeforeConnect(peers) => list(peers).map(Call::BeforeConnect),
@@ -234,7 +236,7 @@ impl Ask {
             Self::Control => Ok(Call::Control),
             Self::Facts => Ok(Call::Facts),
             Self::Settings => Ok(Call::Settings),
-            Self::Set(setting) => Ok(Call::Set(setting)),
+            Self::Set(setting) => Ok(Call::Ask(R::Set(setting))),
             Self::Open { local, remote, backup, wait } => {
                 let checked = |addr: Option<SocketAddr>| match addr {
                     Some(addr) => list(vec![addr]).map(|list| list.first().copied()),
@@ -243,16 +245,16 @@ impl Ask {
                 let wait = wait.map(|wait| wait.min(WAIT_MAX));
                 checked(local).and_then(|local| {
                     let remote = checked(remote)?;
-                    Ok(Call::Open { local, remote, backup, wait })
+                    Ok(Call::Ask(R::Open { local, remote, backup, wait }))
                 })
             }
             Self::Close { local, remote } => {
                 let (local, remote) = (addr::canonical(local), addr::canonical(remote));
-                Ok(Call::Close { local, remote })
+                Ok(Call::Ask(R::Close { local, remote }))
             }
             Self::Pin { local, remote, backup } => {
                 let (local, remote) = (addr::canonical(local), addr::canonical(remote));
-                Ok(Call::Pin { local, remote, backup })
+                Ok(Call::Ask(R::Pin { local, remote, backup }))
             }
             Self::Hello
             | Self::Disconnected

@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::subscriptions::{Flow, Subscriptions, Who};
 use crate::turns::Turns;
 use crate::warden::Timer;
-use mptcpapi::engine::{Key, Phase};
+use mptcpapi::engine::{self, Key, Phase};
 use mptcpapi::events;
 use mptcpapi::kernel::{sockopt, unix};
 use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
@@ -750,17 +750,13 @@ impl Broker {
         {
             self.manager.expect(key, who.number());
         }
-        let registers =
-            !matches!(call, Call::Control | Call::Facts | Call::Settings | Call::Subscribe { .. });
-        if registers && let Err(error) = self.register(id, uid, key) {
+        if !call.is_query()
+            && let Err(error) = self.register(id, uid, key)
+        {
             return Some((error, fd));
         }
-        let patience = match &call {
-            Call::Remove { patience, .. } => *patience,
-            Call::Open { wait, .. } => wait.unwrap_or_default(),
-            _ => Time::ZERO,
-        };
-        let long = matches!(call, Call::Open { wait: Some(_), .. });
+        let patience = call.patience();
+        let long = call.is_long();
         if long && self.calls.values().filter(|pending| pending.long && pending.uid == uid).count() >= WAITING
         {
             let words = "this user waits for too many subflows at once: wait for events instead";
@@ -769,7 +765,9 @@ impl Broker {
         let rights = self.policy.rights(uid);
         let servers = if rights.servers { Servers::Allowed } else { Servers::Forbidden };
         let local = match &call {
-            Call::Add(entries) => entries.iter().all(|entry| self.links.has(&entry.addr)),
+            Call::Ask(engine::Request::Add(entries)) => {
+                entries.iter().all(|entry| self.links.has(&entry.addr))
+            }
             _ => false,
         };
         let fate_sharing = rights.fate_sharing;

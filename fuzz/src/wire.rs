@@ -3,7 +3,7 @@
 
 use crate::memory;
 use mptcpapi::wire::{self, Entry, MAGIC, PATIENCE_MAX, Reply, Request};
-use mptcpapi::{addr, manager::Call};
+use mptcpapi::{addr, engine::Request as Asks, manager::Call};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 use std::net::SocketAddr;
@@ -48,7 +48,7 @@ fn asked(request: Request) {
         Some(Ok(call)) => {
             assert!(about_a_socket);
             match call {
-                Call::Add(entries) => {
+                Call::Ask(Asks::Add(entries)) => {
                     assert!(entries.iter().all(|entry| entry.advertise || entry.subflow));
                     let addrs: Vec<SocketAddr> = entries.iter().map(|entry| entry.addr).collect();
                     listed(&addrs);
@@ -56,10 +56,10 @@ fn asked(request: Request) {
                     let ask = wire::Ask::Add(entries.iter().map(Entry::from).collect());
                     assert_eq!(
                         ask.into_call().map(|r| r.map(|c| format!("{c:?}"))),
-                        Some(Ok(format!("{:?}", Call::Add(entries))))
+                        Some(Ok(format!("{:?}", Call::Ask(Asks::Add(entries)))))
                     );
                 }
-                Call::Remove { addrs, patience } => {
+                Call::Ask(Asks::Remove { addrs, patience }) => {
                     listed(&addrs);
                     assert!(patience <= PATIENCE_MAX);
                 }

@@ -49,7 +49,7 @@ pub struct Seen {
 }
 
 /// What an application asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Allow, use and advertise these addresses.
     Add(Vec<Entry>),

@@ -8,7 +8,7 @@
 use super::subscribers::{self, Shown, SubscriberId};
 use super::{Control, Hands, Prepared, Start};
 use crate::addr::{self, LIST_MAX};
-use crate::engine::{Connection, Device, Entry, Event, Key, Phase, Setting, Settings, Time};
+use crate::engine::{Connection, Device, Entry, Event, Key, Phase, Request, Settings, Time};
 use crate::error::{Errno, Error, Result};
 use crate::kernel::{route, sockopt};
 use crate::stream::{Socket, Stage, is_up};
@@ -18,15 +18,10 @@ use std::os::fd::BorrowedFd;
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// TCP_MULTIPATH_ADD: the entries have passed [`crate::addr::checked`].
-    Add(Vec<Entry>),
-    /// TCP_MULTIPATH_REMOVE.
-    Remove {
-        /// Canonical; port 0 names every port.
-        addrs: Vec<SocketAddr>,
-        /// How long to wait for alternatives.
-        patience: Time,
-    },
+    /// What the engine decides about. The entries of an ADD have passed
+    /// [`crate::addr::checked`]; a subflow to be closed or pinned is one that
+    /// is up.
+    Ask(Request),
     /// Bring an unconnected socket that is bound to an address or a device
     /// under the restriction to it.
     RespectBinding,
@@ -41,35 +36,6 @@ pub enum Call {
     Facts,
     /// What is in force of the settings?
     Settings,
-    /// TCP_MULTIPATH_MAX_SUBFLOWS and the like.
-    Set(Setting),
-    /// mptcp_opensubflow().
-    Open {
-        /// Canonical, port 0 for any; `None`: any of the list.
-        local: Option<SocketAddr>,
-        /// Canonical, port 0 for the initial one; `None`: the initial peer.
-        remote: Option<SocketAddr>,
-        /// For backup.
-        backup: bool,
-        /// Wait for what becomes of it.
-        wait: Option<Time>,
-    },
-    /// mptcp_closesubflow(), of a subflow that is up; canonical.
-    Close {
-        /// Here.
-        local: SocketAddr,
-        /// There.
-        remote: SocketAddr,
-    },
-    /// mptcp_setbackup(), of a subflow that is up; canonical.
-    Pin {
-        /// Here.
-        local: SocketAddr,
-        /// There.
-        remote: SocketAddr,
-        /// For backup.
-        backup: bool,
-    },
     /// Tell of what happens to it, or to what it accepts.
     Subscribe {
         /// Who is told.
@@ -79,13 +45,35 @@ pub enum Call {
     },
 }
 
+impl Call {
+    /// Whether it only finds out: of a socket that is asked about nothing is
+    /// kept.
+    pub fn is_query(&self) -> bool {
+        matches!(self, Self::Control | Self::Facts | Self::Settings | Self::Subscribe { .. })
+    }
+
+    /// Whether it waits for the peer.
+    pub fn is_long(&self) -> bool {
+        matches!(self, Self::Ask(Request::Open { wait: Some(_), .. }))
+    }
+
+    /// How long it may wait for what is asked for.
+    pub fn patience(&self) -> Time {
+        match self {
+            Self::Ask(Request::Remove { patience, .. }) => *patience,
+            Self::Ask(Request::Open { wait, .. }) => wait.unwrap_or_default(),
+            _ => Time::ZERO,
+        }
+    }
+}
+
 /// What comes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// In force, or accepted for later.
     Done,
-    /// For [`Call::BeforeConnect`]; for [`Call::Add`] where it is known what
-    /// that would say.
+    /// For [`Call::BeforeConnect`]; for [`Request::Add`] where it is known
+    /// what that would say.
     Start(Start),
     /// For [`Call::Control`].
     Control(Control),
@@ -181,7 +169,7 @@ pub struct Sight {
     pub held: Option<String>,
     /// For [`Call::Subscribe`].
     pub shown: Option<Shown>,
-    /// For [`Call::Close`]: it is closed already.
+    /// For [`Request::Close`]: it is closed already.
     pub closed: bool,
 }
 
@@ -243,7 +231,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
     };
     let known = asked.known.as_ref();
     match &asked.call {
-        Call::Add(entries) => match stage {
+        Call::Ask(Request::Add(entries)) => match stage {
             Stage::Ended => return Err(socket.not_connected()),
             Stage::Unconnected => {
                 check(&socket, known, entries, false, asked.leave.local)?;
@@ -268,7 +256,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
                 check(&socket, known, entries, false, asked.leave.local)?;
             }
         },
-        Call::Remove { addrs, .. } => {
+        Call::Ask(Request::Remove { addrs, .. }) => {
             for addr in addrs {
                 socket.check_family(addr)?;
             }
@@ -326,7 +314,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
         }
         Call::Subscribe { .. } => sight.shown = Some(show(hands, &socket, asked.key, stage, token)?),
         Call::Facts | Call::Settings => {}
-        Call::Set(_) => match stage {
+        Call::Ask(Request::Set(_)) => match stage {
             Stage::Ended => return Err(socket.not_connected()),
             Stage::Unconnected => switch(hands, &socket, &asked, &mut sight)?,
             Stage::Listening => {
@@ -341,7 +329,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
             Stage::Connecting => {}
             Stage::Connected => connection(hands, &socket, &asked, token, &mut sight)?,
         },
-        Call::Open { local, remote, .. } => {
+        Call::Ask(Request::Open { local, remote, .. }) => {
             if stage != Stage::Connected {
                 return Err(socket.not_connected());
             }
@@ -355,7 +343,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
                 route::bindable(&probe).map_err(|errno| cannot_bind(errno, &addr))?;
             }
         }
-        Call::Close { local, remote } => {
+        Call::Ask(Request::Close { local, remote }) => {
             if stage != Stage::Connected {
                 return Err(socket.not_connected());
             }
@@ -373,7 +361,7 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
                 sight.closed = true;
             }
         }
-        Call::Pin { .. } => {
+        Call::Ask(Request::Pin { .. }) => {
             if stage != Stage::Connected {
                 return Err(socket.not_connected());
             }

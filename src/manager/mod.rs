@@ -247,7 +247,7 @@ impl Manager {
                 .connections()
                 .any(|c| c.key.cookie == cookie && c.listed && c.phase == Phase::Prepared)
         };
-        let asked = self.calls.values().any(|calling| matches!(calling.call, Call::Add(_)));
+        let asked = self.calls.values().any(|calling| matches!(calling.call, Call::Ask(Request::Add(_))));
         if !asked && !listeners.iter().any(|listener| listed(listener.cookie)) {
             self.submit(Lane::Namespace, Todo::Work(Work::Unhold(original)));
         }
@@ -709,7 +709,7 @@ impl Manager {
             let prepared = self.prepared.entry(key).or_default();
             (prepared.switched, prepared.virgin) = (true, switched.virgin);
         }
-        if unconnected && matches!(call, Call::Add(_)) && leave.servers == Servers::Allowed {
+        if unconnected && matches!(call, Call::Ask(Request::Add(_))) && leave.servers == Servers::Allowed {
             self.prepared.entry(key).or_default().may_serve = true;
         }
         if let Some((bound, device)) = sight.binding {
@@ -718,15 +718,21 @@ impl Manager {
         if let Some(snapshot) = sight.snapshot {
             self.tell(snapshot);
         }
-        let asks = !matches!(call, Call::Control | Call::Facts | Call::Settings | Call::Subscribe { .. });
         let on = leave.fate_sharing;
-        if asks && self.engine.by_key(&key).is_some_and(|c| c.fate_default() != on) {
+        if !call.is_query() && self.engine.by_key(&key).is_some_and(|c| c.fate_default() != on) {
             self.tell(Event::FateSharing { key, on });
         }
         match call {
-            Call::Add(entries) => self.ask(id, key, Request::Add(entries), unconnected),
-            Call::Remove { addrs, patience } => {
-                self.ask(id, key, Request::Remove { addrs, patience }, unconnected);
+            Call::Ask(Request::Close { .. }) if sight.closed => self.finish(id, Ok(Answer::Done)),
+            Call::Ask(request) => {
+                let led = match request {
+                    Request::Open { remote, .. } => self.reachable(&key, remote, leave.peers),
+                    _ => Ok(()),
+                };
+                match led {
+                    Ok(()) => self.ask(id, key, request, unconnected),
+                    Err(error) => self.finish(id, Err(error)),
+                }
             }
             Call::RespectBinding | Call::Take => self.finish(id, Ok(Answer::Done)),
             Call::BeforeConnect(peers) => {
@@ -741,16 +747,6 @@ impl Manager {
                     }
                 };
                 self.finish(id, Ok(Answer::Start(start)));
-            }
-            Call::Set(setting) => self.ask(id, key, Request::Set(setting), unconnected),
-            Call::Open { local, remote, backup, wait } => match self.reachable(&key, remote, leave.peers) {
-                Ok(()) => self.ask(id, key, Request::Open { local, remote, backup, wait }, false),
-                Err(error) => self.finish(id, Err(error)),
-            },
-            Call::Close { .. } if sight.closed => self.finish(id, Ok(Answer::Done)),
-            Call::Close { local, remote } => self.ask(id, key, Request::Close { local, remote }, false),
-            Call::Pin { local, remote, backup } => {
-                self.ask(id, key, Request::Pin { local, remote, backup }, false);
             }
             Call::Settings => {
                 let settings = match self.engine.by_key(&key) {
@@ -866,8 +862,10 @@ impl Manager {
 
     /// Ends a call on a socket that is not connected.
     fn succeed(&mut self, id: CallId) {
-        let told =
-            self.calls.get(&id).filter(|calling| calling.shown && matches!(calling.call, Call::Add(_)));
+        let told = self
+            .calls
+            .get(&id)
+            .filter(|calling| calling.shown && matches!(calling.call, Call::Ask(Request::Add(_))));
         let start = told.map_or(Start::AsIs, |calling| self.start(&calling.key, Vec::new()));
         let answer = if start == Start::AsIs { Answer::Done } else { Answer::Start(start) };
         self.finish(id, Ok(answer));

@@ -4,7 +4,7 @@
 
 use super::watchers::{self, Name, Watchers};
 use super::{Abilities, Backend, Control, Open, PathControl, Start};
-use crate::engine::{Entry, Key, Setting, Settings, Time};
+use crate::engine::{Entry, Key, Request, Setting, Settings, Time};
 use crate::error::{Errno, Error, Result};
 use crate::events::{self, Next, Queue};
 use crate::kernel::process::{self, PerProcess};
@@ -382,8 +382,8 @@ fn on<T>(socket: &Socket<'_>, act: impl FnOnce(&mut Namespace, Key) -> Result<T>
 
 /// Makes a call and waits for its end, as long as it can take; the lock is
 /// free meanwhile.
-fn call(socket: &Socket<'_>, call: Call, patience: Time) -> Result<Answer> {
-    let interruptible = matches!(call, Call::Open { wait: Some(_), .. });
+fn call(socket: &Socket<'_>, call: Call) -> Result<Answer> {
+    let (interruptible, patience) = (call.is_long(), call.patience());
     let id = match on(socket, |namespace, key| Ok(namespace.call(key, call, socket.fd)))? {
         Ok(result) => return result,
         Err(id) => id,
@@ -428,26 +428,30 @@ fn managed(socket: &Socket<'_>) -> bool {
     })
 }
 
-fn done(socket: &Socket<'_>, what: Call, patience: Time) -> Result<()> {
-    call(socket, what, patience).map(drop)
+fn done(socket: &Socket<'_>, what: Call) -> Result<()> {
+    call(socket, what).map(drop)
+}
+
+fn ask(socket: &Socket<'_>, request: Request) -> Result<()> {
+    done(socket, Call::Ask(request))
 }
 
 impl PathControl for Direct {
     fn add(&self, socket: &Socket<'_>, entries: Vec<Entry>) -> Result<()> {
-        done(socket, Call::Add(entries), Time::ZERO)
+        ask(socket, Request::Add(entries))
     }
 
     fn remove(&self, socket: &Socket<'_>, addrs: Vec<SocketAddr>) -> Result<()> {
         let patience = if sockopt::nonblocking(socket.fd) { Time::ZERO } else { PATIENCE };
-        done(socket, Call::Remove { addrs, patience }, patience)
+        ask(socket, Request::Remove { addrs, patience })
     }
 
     fn respect_binding(&self, socket: &Socket<'_>) -> Result<()> {
-        done(socket, Call::RespectBinding, Time::ZERO)
+        done(socket, Call::RespectBinding)
     }
 
     fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start> {
-        match call(socket, Call::BeforeConnect(peers.to_vec()), Time::ZERO)? {
+        match call(socket, Call::BeforeConnect(peers.to_vec()))? {
             Answer::Start(start) => Ok(start),
             _ => Ok(Start::AsIs),
         }
@@ -491,14 +495,14 @@ impl PathControl for Direct {
     }
 
     fn facts(&self, socket: &Socket<'_>) -> Facts {
-        match managed(socket).then(|| call(socket, Call::Facts, Time::ZERO)) {
+        match managed(socket).then(|| call(socket, Call::Facts)) {
             Some(Ok(Answer::Facts(facts))) => facts,
             _ => Facts::default(),
         }
     }
 
     fn settings(&self, socket: &Socket<'_>) -> Result<Settings> {
-        match managed(socket).then(|| call(socket, Call::Settings, Time::ZERO)) {
+        match managed(socket).then(|| call(socket, Call::Settings)) {
             Some(Ok(Answer::Settings(settings))) => Ok(settings),
             Some(Err(error)) => Err(error),
             _ => Ok(Settings::default()),
@@ -506,24 +510,24 @@ impl PathControl for Direct {
     }
 
     fn set(&self, socket: &Socket<'_>, setting: Setting) -> Result<()> {
-        done(socket, Call::Set(setting), Time::ZERO)
+        ask(socket, Request::Set(setting))
     }
 
     fn open(&self, socket: &Socket<'_>, open: &Open) -> Result<()> {
         let Open { local, remote, backup, wait } = *open;
-        done(socket, Call::Open { local, remote, backup, wait }, wait.unwrap_or_default())
+        ask(socket, Request::Open { local, remote, backup, wait })
     }
 
     fn close(&self, socket: &Socket<'_>, local: SocketAddr, remote: SocketAddr) -> Result<()> {
-        done(socket, Call::Close { local, remote }, Time::ZERO)
+        ask(socket, Request::Close { local, remote })
     }
 
     fn pin(&self, socket: &Socket<'_>, local: SocketAddr, remote: SocketAddr, backup: bool) -> Result<()> {
-        done(socket, Call::Pin { local, remote, backup }, Time::ZERO)
+        ask(socket, Request::Pin { local, remote, backup })
     }
 
     fn control(&self, socket: &Socket<'_>) -> Result<Control> {
-        match call(socket, Call::Control, Time::ZERO)? {
+        match call(socket, Call::Control)? {
             Answer::Control(control) => Ok(control),
             _ => Ok(Control::Unknown),
         }
