@@ -1086,14 +1086,15 @@ impl Manager {
     }
 
     /// Puts the namespace in userspace mode where a socket that had a list
-    /// before has come to listen.
+    /// before has come to listen; where that fails, again when the next one
+    /// listens.
     fn serve_lists(&mut self, listening: &HashSet<u64>) {
-        let mut serves = false;
-        for (key, prepared) in self.prepared.iter_mut().filter(|(key, _)| listening.contains(&key.cookie)) {
-            let listed = self.engine.by_key(key).is_some_and(|c| c.listed && c.phase == Phase::Prepared);
-            serves |= std::mem::take(&mut prepared.may_serve) && listed;
-        }
-        if serves {
+        let serves = |(key, prepared): (&Key, &Prepared)| {
+            prepared.may_serve
+                && listening.contains(&key.cookie)
+                && self.engine.by_key(key).is_some_and(|c| c.listed && c.phase == Phase::Prepared)
+        };
+        if self.held.is_none() && self.prepared.iter().any(serves) {
             self.submit(Lane::Namespace, Todo::Work(Work::Hold));
         }
     }
