@@ -41,6 +41,8 @@ pub enum Task {
         fd: Option<Arc<OwnedFd>>,
         /// For whom.
         user: u32,
+        /// The cookie of the socket that it is about.
+        socket: Option<u64>,
     },
     /// Close descriptors that came from outside; then an answer can be given.
     Close(u32, Vec<OwnedFd>, Option<Box<Parting>>),
@@ -73,6 +75,14 @@ impl Task {
     pub fn user(&self) -> u32 {
         match self {
             Self::Job { user, .. } | Self::Close(user, ..) => *user,
+        }
+    }
+
+    /// The socket whose lock it may have to wait for.
+    pub fn socket(&self) -> Option<u64> {
+        match self {
+            Self::Job { socket, .. } => *socket,
+            Self::Close(..) => None,
         }
     }
 }
@@ -416,16 +426,17 @@ impl Broker {
         while let Some(job) = self.manager.poll_job(true) {
             let pending = job.call.and_then(|id| self.calls.get(&id));
             let fd = pending.map(|pending| Arc::clone(&pending.fd));
-            let user = match (pending, job.lane) {
-                (Some(pending), _) => pending.uid,
-                (None, Lane::Socket(key)) => self.owner(key.cookie),
-                (None, Lane::Connection(token)) => {
-                    self.manager.engine().by_token(token).map_or(NOBODY, |c| self.owner(c.key.cookie))
-                }
-                (None, Lane::Namespace) => NOBODY,
+            let key = match (pending, job.lane) {
+                (Some(pending), _) => Some(pending.key),
+                (None, Lane::Socket(key)) => Some(key),
+                (None, Lane::Connection(token)) => self.manager.engine().by_token(token).map(|c| c.key),
+                (None, Lane::Namespace) => None,
             };
+            let socket = key.map(|key| key.cookie);
+            let user = pending.map(|pending| pending.uid);
+            let user = user.or_else(|| socket.map(|cookie| self.owner(cookie))).unwrap_or(NOBODY);
             let queue = if job.work.is_look() { &mut self.chores } else { &mut self.tasks };
-            queue.push(user, Task::Job { job: Box::new(job), fd, user });
+            queue.push(user, Task::Job { job: Box::new(job), fd, user, socket });
         }
     }
 
@@ -795,10 +806,7 @@ impl Broker {
 
         let key = manager::key_of(fd.as_fd())?;
         if self.crew.is_stuck(uid) {
-            return Err(Error::new(
-                libc::EDQUOT,
-                "a socket of this user holds the broker up: nothing more until it lets go",
-            ));
+            return Err(held_up());
         }
         self.charge(uid)?;
         let rights = self.policy.rights(uid);
@@ -908,12 +916,12 @@ impl Broker {
             self.deadlines.pop_first();
             self.manager.abandon(number);
             let Some(pending) = self.calls.remove(&number) else { continue };
-            let words = "the socket does not answer: it may be busy in another call";
-            self.answer(
-                pending.client,
-                pending.tag,
-                &Told::Refused { errno: libc::EIO, words: words.into() },
-            );
+            let error = if self.crew.is_stuck(pending.uid) && !self.crew.is_at(pending.key.cookie) {
+                held_up()
+            } else {
+                Error::new(libc::EIO, "the socket does not answer: it may be busy in another call")
+            };
+            self.answer(pending.client, pending.tag, &Told::from(Err(error)));
             self.discard(pending.uid, pending.fd);
         }
     }
@@ -1138,6 +1146,11 @@ fn alive(pid: i32) -> bool {
 
 fn listen_once() -> EpollFlags {
     EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT
+}
+
+/// Why a user is served no more who has all the threads that it may have.
+fn held_up() -> Error {
+    Error::new(libc::EDQUOT, "a socket of this user holds the broker up: nothing more until it lets go")
 }
 
 /// Sends a reply; whether that was possible.

@@ -102,7 +102,7 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
             return;
         }
         if let Some(task) = broker.next_task() {
-            broker.crew.begin(number, task.user());
+            broker.crew.begin(number, task.user(), task.socket());
             let unwatched = !std::mem::replace(&mut broker.crew.watched, true);
             drop(broker);
             if unwatched {
@@ -240,6 +240,7 @@ pub struct Crew {
 struct Busy {
     number: u64,
     user: u32,
+    socket: Option<u64>,
     since: Duration,
     stuck: bool,
 }
@@ -261,9 +262,9 @@ impl Crew {
         self.numbers
     }
 
-    fn begin(&mut self, number: u64, user: u32) {
+    fn begin(&mut self, number: u64, user: u32, socket: Option<u64>) {
         let since = mptcpapi::manager::Manager::now();
-        self.busy.push(Busy { number, user, since, stuck: false });
+        self.busy.push(Busy { number, user, socket, since, stuck: false });
     }
 
     fn end(&mut self, number: u64) {
@@ -289,6 +290,11 @@ impl Crew {
     /// not let go of them.
     pub fn is_stuck(&self, user: u32) -> bool {
         self.busy.iter().filter(|busy| busy.user == user && busy.stuck).count() >= PER_USER
+    }
+
+    /// Whether somebody is at a task of this socket.
+    pub fn is_at(&self, cookie: u64) -> bool {
+        self.busy.iter().any(|busy| busy.socket == Some(cookie))
     }
 
     /// Notes who is stuck by now; the users of those that were not before.

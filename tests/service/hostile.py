@@ -594,6 +594,43 @@ def lock_that_is_held():
     assert set(others) <= {0, errno.EDQUOT}, others
 
 
+def locks_of_two_sockets():
+    """They take all the threads that a user may have. A call on a third socket,
+    made before the broker knows that, is told why nobody came to it."""
+    def user(path):
+        trap = Trap()
+        os.setresuid(EVIL, EVIL, EVIL)
+        signal.alarm(10)
+        held, idle = [wire.mptcp() for _ in range(2)], wire.mptcp()
+        for sock in held:
+            with wire.Client(path) as client:
+                client.ask(wire.add(*PATHS), sock)
+            connected(client=sock)
+        timer = threading.Timer(2, trap.release)
+        timer.start()
+        threads = [threading.Thread(target=sock.send, args=(memoryview(trap.memory)[:1000],)) for sock in held]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+        clients = [wire.Client(path) for _ in range(3)]
+        for client, sock in zip(clients, held):
+            client.send(wire.request(1, wire.add("10.2.0.1")), [sock.fileno()])
+        clients[2].send(wire.request(1, wire.add("10.1.0.1")), [idle.fileno()])
+        told = [client.receive()[1] for client in clients]
+        for each in threads + [timer]:
+            each.join()
+        with wire.Client(path) as last:
+            until("served again", lambda: last.errno(wire.add("10.1.0.1"), idle) == 0)
+        return [(each.errno, str(each)) if isinstance(each, wire.Refused) else each for each in told]
+
+    alone = os.open("/", os.O_RDONLY)
+    fcntl.flock(alone, fcntl.LOCK_EX)
+    with Broker() as broker, broker.unchanged(), watched(broker):
+        told = as_user(0, user, broker.path)
+    assert [each[0] for each in told] == [errno.EIO, errno.EIO, errno.EDQUOT], told
+    assert "holds the broker up" in told[2][1], told
+
+
 # ---- floods -------------------------------------------------------------------
 
 def deaf_clients():
@@ -772,5 +809,5 @@ def events_are_lost():
 
 CASES = [frames_of_every_wrong_shape, what_is_absurd, anothers_numbers_do_nothing, ten_thousand_connects, full_queue,
          no_descriptor_is_left, descriptors_of_every_kind, closing_that_blocks, subordinate_users_are_one,
-         descriptors_that_pile_up, lock_that_is_held, deaf_clients, floods, each_user_in_turn, event_storm,
-         events_are_lost]
+         descriptors_that_pile_up, lock_that_is_held, locks_of_two_sockets, deaf_clients, floods, each_user_in_turn,
+         event_storm, events_are_lost]
