@@ -229,9 +229,9 @@ pub struct Connection {
     /// The specific address that the application bound the socket to.
     pub bound: Option<SocketAddr>,
     /// The device that the application bound the socket to.
-    pub device: Option<Device>,
+    pub device: Option<Box<Device>>,
     /// Removed without having been listed.
-    pub excluded: Vec<SocketAddr>,
+    pub excluded: Few<SocketAddr>,
     /// Address pair of the initial subflow, canonical.
     pub initial: Option<(SocketAddr, SocketAddr)>,
     /// Subflows, in order of creation.
@@ -305,7 +305,7 @@ impl Connection {
             entries: Vec::new(),
             bound: None,
             device: None,
-            excluded: Vec::new(),
+            excluded: Few::default(),
             initial: None,
             subflows: Vec::new(),
             peers: Vec::new(),

@@ -6,7 +6,6 @@
 //! id, and with it the port that the kernel's entry was made with, until it is
 //! removed; id 0 is the initial subflow's address and never given out.
 
-use super::few::Few;
 use std::net::SocketAddr;
 
 /// One id in use.
@@ -23,7 +22,7 @@ pub struct Slot {
 /// The table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ids {
-    slots: Few<Slot>,
+    slots: Vec<Slot>,
     last: u8,
 }
 
@@ -37,10 +36,15 @@ impl Ids {
             }
             let taken = |known: &Slot| known.id == slot.id || known.addr == slot.addr;
             if !ids.slots.iter().any(taken) {
-                ids.slots.push(slot);
+                ids.put(slot);
             }
         }
         ids
+    }
+
+    fn put(&mut self, slot: Slot) {
+        self.slots.reserve_exact(1);
+        self.slots.push(slot);
     }
 
     /// The id given out last.
@@ -56,7 +60,7 @@ impl Ids {
     /// Notes an id that the kernel gave, whatever we knew of it.
     pub fn reserve(&mut self, id: u8, addr: SocketAddr, port: u16) {
         self.slots.retain(|slot| slot.id != id && slot.addr != addr);
-        self.slots.push(Slot { id, addr, port });
+        self.put(Slot { id, addr, port });
     }
 
     /// The address's id, or a new one: 1 to 255, the one longest unused first.
@@ -72,7 +76,7 @@ impl Ids {
         }
         if wish != 0 && !self.slots.iter().any(|slot| slot.id == wish) {
             let slot = Slot { id: wish, addr, port };
-            self.slots.push(slot);
+            self.put(slot);
             return Some(slot);
         }
         let mut id = self.last;
@@ -80,7 +84,7 @@ impl Ids {
             id = if id == u8::MAX { 1 } else { id + 1 };
             if !self.slots.iter().any(|slot| slot.id == id) {
                 let slot = Slot { id, addr, port };
-                self.slots.push(slot);
+                self.put(slot);
                 self.last = id;
                 return Some(slot);
             }
