@@ -265,13 +265,14 @@ pub struct Connection {
     /// What was asked for besides the list.
     pub(super) steering: Option<Box<Steering>>,
     pub(super) indexed: Indexed,
+    /// Counted among those that wait for a connection.
+    pub(super) counted: bool,
 }
 
 /// What [`super::Engine`] last noted of a connection in its indexes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Indexed {
     pub due: Option<Time>,
-    pub prepared: bool,
     pub digest: u64,
 }
 
@@ -327,6 +328,7 @@ impl Connection {
             watch: None,
             steering: None,
             indexed: Indexed::default(),
+            counted: false,
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Slot {
 /// The table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ids {
-    slots: Vec<Slot>,
+    slots: Box<[Slot]>,
     last: u8,
 }
 
@@ -42,9 +42,17 @@ impl Ids {
         ids
     }
 
+    fn keep(&mut self, keep: impl FnMut(&Slot) -> bool) {
+        let mut slots = std::mem::take(&mut self.slots).into_vec();
+        slots.retain(keep);
+        self.slots = slots.into_boxed_slice();
+    }
+
     fn put(&mut self, slot: Slot) {
-        self.slots.reserve_exact(1);
-        self.slots.push(slot);
+        let mut slots = std::mem::take(&mut self.slots).into_vec();
+        slots.reserve_exact(1);
+        slots.push(slot);
+        self.slots = slots.into_boxed_slice();
     }
 
     /// The id given out last.
@@ -59,7 +67,7 @@ impl Ids {
 
     /// Notes an id that the kernel gave, whatever we knew of it.
     pub fn reserve(&mut self, id: u8, addr: SocketAddr, port: u16) {
-        self.slots.retain(|slot| slot.id != id && slot.addr != addr);
+        self.keep(|slot| slot.id != id && slot.addr != addr);
         self.put(Slot { id, addr, port });
     }
 
@@ -101,7 +109,7 @@ impl Ids {
 
     /// Gives the id of an address up.
     pub fn free(&mut self, addr: &SocketAddr) {
-        self.slots.retain(|slot| slot.addr != *addr);
+        self.keep(|slot| slot.addr != *addr);
     }
 
     /// Every slot, in the order in which they were taken.

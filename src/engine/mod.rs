@@ -390,8 +390,8 @@ impl Engine {
     fn index(&mut self, handle: Handle) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         let prepared = c.phase == Phase::Prepared;
-        if prepared != c.indexed.prepared {
-            c.indexed.prepared = prepared;
+        if prepared != c.counted {
+            c.counted = prepared;
             if prepared {
                 self.waiting += 1;
             } else {
@@ -433,7 +433,7 @@ impl Engine {
         if let Some(due) = c.indexed.due {
             self.timers.remove(&(due, handle));
         }
-        self.waiting -= usize::from(c.indexed.prepared);
+        self.waiting -= usize::from(c.counted);
         if let Some(changed) = self.changed.as_mut().filter(|_| c.key.inode != 0) {
             changed.insert(c.key);
         }
