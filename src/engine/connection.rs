@@ -658,6 +658,12 @@ impl Connection {
         }
     }
 
+    /// The id under which the peer was certainly told of an address.
+    pub(super) fn told(&self, addr: &SocketAddr) -> Option<u8> {
+        let unsure = self.flight.as_ref().is_some_and(|flight| flight.untold.contains(addr));
+        self.announced.iter().find(|(known, _)| known == addr && !unsure).map(|(_, id)| *id)
+    }
+
     /// Where joins to an address that was announced arrive.
     pub(super) fn joined_at(&self, announced: &SocketAddr) -> SocketAddr {
         match (announced.port(), self.initial) {

@@ -120,7 +120,14 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
     let port = addr::canonical(subflow.local).port();
     let source = addr::with_port(addr::canonical(subflow.local), 0);
     if !c.ids.iter().any(|slot| slot.id == subflow.local_id && addr::same_ip(&slot.addr, &source)) {
-        c.ids.reserve(subflow.local_id, source, if subflow.initial { 0 } else { port });
+        if c.told(&source).is_some() {
+            // The kernel has it twice, once for a port.
+            c.ids.set_aside(subflow.local_id, unspecified(&source));
+        } else {
+            // A join of the peer's to the connection's port has it for any.
+            let any = subflow.initial || c.initial.is_some_and(|(first, _)| first.port() == port);
+            c.ids.reserve(subflow.local_id, source, if any { 0 } else { port });
+        }
     }
     let state = if subflow.up { State::Up(now) } else { State::Syn };
     if subflow.up && !c.missed.is_empty() {
@@ -263,6 +270,10 @@ pub(super) fn announced_or_not(
     }
     if outcome == Outcome::Taken {
         c.mismatches.retain(|(known, _)| known != local);
+        if c.announced.contains(&(*local, id)) && c.ids.get(local).is_none_or(|slot| slot.id != id) {
+            // A join of it looked for another meanwhile.
+            c.ids.reserve(id, *local, local.port());
+        }
         return None;
     }
     c.announced.retain(|(addr, _)| addr != local);
@@ -398,7 +409,10 @@ pub(super) fn created_or_not(
                     (_, 0) => 0x8000 | c.initial.map_or(0, |(from, _)| from.port()).rotate_left(tried as u32),
                     (_, port) => port,
                 };
-                if renew(c, source, id, port) && tried > 0 && source.port() != 0 {
+                if tried == 0 && c.told(source) == Some(id) {
+                    // The kernel has it for any port.
+                    c.ids.set_port(source, source.port());
+                } else if renew(c, source, id, port) && tried > 0 && source.port() != 0 {
                     guess(c, source, port);
                 }
                 if tried < JOIN_GUESSES {

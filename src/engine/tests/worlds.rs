@@ -1237,6 +1237,26 @@ fn an_add_that_is_undone_leaves_the_flags_of_the_one_before() {
     many.at_rest();
 }
 
+/// A join of an endpoint looks for its id while the endpoint is announced, and
+/// after a restart it is none any more.
+#[test]
+fn what_was_announced_under_an_id_of_the_kernel_s_is_taken_back() {
+    let ops = [
+        Op::Connect(vec![], false, false),
+        Op::Acknowledge(0),
+        Op::PeerJoins(0, 2),
+        Op::Endpoints(244, 1, true),
+        Op::Die(0, 1),
+        Op::Announce(0, 1),
+        Op::Flush,
+        Op::Restart,
+        Op::Endpoints(0, 0, false),
+    ];
+    let mut many = Many::new();
+    ops.iter().for_each(|op| many.apply(op));
+    many.at_rest();
+}
+
 /// Orders of events that long runs have found: joins of one name by hand and by
 /// policy, of which the one is to be closed, fails, or was made when the other
 /// had gone unheard.
