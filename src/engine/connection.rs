@@ -99,6 +99,8 @@ pub struct Subflow {
     pub surplus: bool,
     /// It was opened by hand.
     pub hand: bool,
+    /// Its priority is what the list says.
+    pub(super) listed: bool,
     pub(super) path: Path,
     /// The command that asked for it, 0 where we didn't.
     pub(super) tag: u64,
@@ -195,12 +197,16 @@ pub(super) struct Addition {
 }
 
 impl Addition {
-    /// Leaves to another what it asked for too.
-    pub fn yield_to(&mut self, other: &Self) {
-        let keep = |addr: &SocketAddr| !other.added.contains(addr);
+    /// Leaves to a later one what that asked for too.
+    pub fn yield_to(&mut self, later: &Self) {
+        self.leave(|addr| later.added.contains(addr));
+        self.lifted.retain(|gone| !later.added.iter().any(|added| addr::covers(gone, added)));
+    }
+
+    /// What somebody has decided since is not for this to undo.
+    pub fn leave(&mut self, decided: impl Fn(&SocketAddr) -> bool) {
         let pairs = self.added.iter().copied().zip(self.before.iter().copied());
-        (self.added, self.before) = pairs.filter(|(addr, _)| keep(addr)).unzip();
-        self.lifted.retain(|gone| !other.added.iter().any(|added| addr::covers(gone, added)));
+        (self.added, self.before) = pairs.filter(|(addr, _)| !decided(addr)).unzip();
     }
 }
 
@@ -248,8 +254,9 @@ pub struct Connection {
     pub(super) removals: Few<Removal>,
     pub(super) additions: Few<Addition>,
     pub(super) routing: Few<SocketAddr>,
-    /// Addresses that the kernel has under other ids, once for every try.
-    pub(super) mismatches: Few<SocketAddr>,
+    /// Ids that were tried for addresses, and that the kernel has for others,
+    /// or the addresses under others.
+    pub(super) mismatches: Few<(SocketAddr, u8)>,
     pub(super) refused: Few<Refused>,
     pub(super) flight: Option<Box<Flight>>,
     /// Since when there has been no subflow.
@@ -651,6 +658,12 @@ impl Connection {
         if **flight == Flight::default() {
             self.flight = None;
         }
+    }
+
+    /// The id under which the peer was certainly told of an address.
+    pub(super) fn told(&self, addr: &SocketAddr) -> Option<u8> {
+        let unsure = self.flight.as_ref().is_some_and(|flight| flight.untold.contains(addr));
+        self.announced.iter().find(|(known, _)| known == addr && !unsure).map(|(_, id)| *id)
     }
 
     /// Where joins to an address that was announced arrive.
