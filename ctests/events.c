@@ -100,6 +100,7 @@ static void arguments(void)
 	FAILS(EBADF, mptcp_nextevent(4000, &e, sizeof e));
 	FAILS(EBADF, mptcp_dispatch(4000, NULL, NULL));
 	FAILS(EINVAL, mptcp_nextevent(pipes[0], &e, sizeof e));
+	CHECK(strstr(mptcp_errmsg(), "not one of mptcp_subscribe()"));
 	FAILS(EINVAL, mptcp_nextevent(tcp, &e, sizeof e));
 	FAILS(EINVAL, mptcp_nextevent(epoll, &e, sizeof e));
 	FAILS(EINVAL, mptcp_dispatch(epoll, NULL, NULL));

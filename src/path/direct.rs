@@ -282,9 +282,12 @@ fn subscribe(socket: Option<&Socket<'_>>, events: u32) -> Result<OwnedFd> {
 /// Does what there is to do, and then `act`, if this is a descriptor of
 /// [`subscribe`]'s: EINVAL where it isn't.
 fn at<T>(fd: BorrowedFd<'_>, act: impl FnOnce(&mut Namespace, Name) -> T) -> Result<T> {
-    let shown = watchers::look(fd).map_err(|e| Error::kernel(e, "looking for events"))?;
     let stranger =
         || Error::new(libc::EINVAL, "the descriptor is not one of mptcp_subscribe(), or of another process");
+    let shown = watchers::look(fd).map_err(|errno| match errno {
+        Errno(libc::EINVAL) => stranger(),
+        errno => Error::kernel(errno, "looking for events"),
+    })?;
     let mut namespaces = lock(STATE.get().ok_or_else(stranger)?);
     let number = fd.as_raw_fd();
     // Where nothing is readable only the number tells, or a look at what the
