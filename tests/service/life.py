@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What the broker keeps for somebody ends with what it is kept for: neither
+later nor sooner."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import wire
+from hostile import Trap
+from lab import DAEMON, EVIL, GOOD, PATHS, Broker, Child, as_user, connected, listening, path_manager, told_to_end, \
+    until
+
+F_OFD_SETLK = 37
+SWEEP = 6  # longer than the broker waits between two looks
+
+
+def nested():
+    """Children of a child don't have the ends that their grandparent has."""
+    Child.ends.clear()
+
+
+def alone():
+    """Locks are held by one test at a time on this machine."""
+    file = os.open("/", os.O_RDONLY)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def hold(trap, socks, seconds):
+    """Holds the locks of these sockets from now on."""
+    timer = threading.Timer(seconds, trap.release)
+    threads = [threading.Thread(target=sock.send, args=(memoryview(trap.memory)[:1000],)) for sock in socks]
+    for thread in threads + [timer]:
+        thread.start()
+    time.sleep(0.05)
+    return threads + [timer]
+
+
+def trapped(function):
+    """As the user EVIL, with a trap, which takes root to make."""
+    def user(path):
+        trap = Trap()
+        os.setresuid(EVIL, EVIL, EVIL)
+        signal.alarm(20)
+        return function(path, trap)
+    return user
+
+
+def most_threads(broker, function):
+    """How many threads it has at most while somebody does this."""
+    most, child = 0, Child(0, function, broker.path)
+    while not child.ended():
+        most = max(most, broker.threads())
+        time.sleep(0.01)
+    child.wait()
+    print(f"      {most} threads at most")
+    return most
+
+
+def room(path, count):
+    """Whether so many sockets, and no more, are free for this user."""
+    with wire.Client(path) as client:
+        socks = [wire.mptcp() for _ in range(count + 1)]
+        told = [client.errno(wire.add("10.1.0.1"), sock) for sock in socks]
+        for sock in socks:
+            client.ask(wire.FORGET, sock)
+        return told == [0] * count + [errno.EDQUOT]
+
+
+def stopped_while_held():
+    """Whoever holds whatever lock, it stops when it is told to."""
+    def user(path, trap, ready):
+        socks = [connected()[0] for _ in range(2)]
+        held = hold(trap, socks, 6)
+        clients = [wire.Client(path) for _ in socks]
+        for client, sock in zip(clients, socks):
+            client.send(wire.request(1, wire.add("10.2.0.1")), [sock.fileno()])
+        os.write(ready, b".")
+        for each in held:
+            each.join()
+
+    def users(path, ready):
+        def run(uid):
+            trap = Trap()
+            os.setresuid(uid, uid, uid)
+            signal.alarm(20)
+            user(path, trap, ready)
+        return [Child(0, run, EVIL + at) for at in range(4)]
+
+    lock = alone()
+    before = path_manager()
+    with Broker("manage = true\n") as broker:
+        assert path_manager() != before
+        read, write = os.pipe()
+        children = users(broker.path, write)
+        for _ in children:
+            os.read(read, 1)
+        time.sleep(0.3)
+        broker.process.terminate()
+        try:
+            until("it is as before", lambda: path_manager() == before, 3)
+        finally:
+            for child in children:
+                child.wait()
+        assert broker.process.wait(10) == 0
+    os.close(lock)
+
+
+CASES = [stopped_while_held]
