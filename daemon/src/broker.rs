@@ -447,10 +447,24 @@ impl Broker {
                 (None, Lane::Namespace) => None,
             };
             let socket = key.map(|key| key.cookie);
-            let user = pending.map(|pending| pending.uid);
-            let user = user.or_else(|| socket.map(|cookie| self.owner(cookie))).unwrap_or(NOBODY);
+            let owner = socket.and_then(|cookie| self.owners.get(&cookie)).map(|owner| owner.uid);
+            let user = match (pending, job.lane) {
+                (Some(pending), _) => pending.uid,
+                (None, Lane::Connection(token)) => owner.unwrap_or_else(|| self.user_behind(token)),
+                (None, _) => owner.unwrap_or(NOBODY),
+            };
             let queue = if job.work.is_look() { &mut self.chores } else { &mut self.tasks };
             queue.push(user, Task::Job { job: Box::new(job), fd, user, socket });
+        }
+    }
+
+    /// Whose a connection is that nobody has asked anything for: whoever holds
+    /// it can keep the thread that looks at it.
+    fn user_behind(&mut self, token: u32) -> u32 {
+        let subscriber = self.manager.subscriber(token).and_then(|id| self.clients.get(&id));
+        match subscriber {
+            Some(client) => client.uid,
+            None => self.manager.holder(token).map_or(NOBODY, |uid| self.policy.owner(uid)),
         }
     }
 

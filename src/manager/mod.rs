@@ -439,6 +439,18 @@ impl Manager {
         )
     }
 
+    /// The user whose socket a connection is, as the kernel has it; nobody's
+    /// before it is accepted.
+    pub fn holder(&mut self, token: u32) -> Option<u32> {
+        let record = self.diag.connection(token).ok()??;
+        (record.inode != 0).then_some(record.uid)
+    }
+
+    /// One who asked about the socket of a connection, if anybody did.
+    pub fn subscriber(&self, token: u32) -> Option<SubscriberId> {
+        self.subscribers.of(token)
+    }
+
     /// The socket behind a new token, if it can be one of ours, or one that
     /// somebody asks about.
     fn awaited(&mut self, token: u32) -> Option<Key> {

@@ -116,4 +116,43 @@ def stopped_while_held():
     os.close(lock)
 
 
-CASES = [stopped_while_held]
+def watchers_of_held_sockets():
+    """Looks at connections that nobody manages are done for who asked for
+    them: they take no more threads than the rest."""
+    def user(path, trap):
+        server, lines, kept = listening(), [], []
+        for _ in range(40):
+            kept.append(connected(server))
+            lines.append(wire.Client(path))
+            lines[-1].ask(wire.number(11) + wire.number(0xff), kept[-1][0])
+        for each in hold(trap, [sock for sock, _ in kept], 3):
+            each.join()
+
+    lock = alone()
+    with Broker() as broker:
+        most = most_threads(broker, trapped(user))
+    os.close(lock)
+    assert most < 12, most
+
+
+def unclaimed_connections_that_are_held():
+    """So are commands to connections that nobody asked anything for."""
+    def user(path, trap):
+        server = listening(backlog=100)
+        kept = [connected(server) for _ in range(40)]
+        held = hold(trap, [sock for sock, _ in kept], 3)
+        # Fully established by this: now its further subflows are due.
+        for _, accepted in kept:
+            accepted.send(b"x")
+        for each in held:
+            each.join()
+
+    subprocess.run(["ip", "mptcp", "endpoint", "add", "10.2.0.1", "subflow"], check=True)
+    lock = alone()
+    with Broker("manage = true\n") as broker:
+        most = most_threads(broker, trapped(user))
+    os.close(lock)
+    assert most < 12, most
+
+
+CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held]
