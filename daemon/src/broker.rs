@@ -99,12 +99,12 @@ struct Client {
 }
 
 impl Client {
-    /// Forgets those of its sockets that are connected or gone, unless they
-    /// have a call under way.
-    fn tidy(&mut self, manager: &Manager, calling: &HashSet<Key>) {
+    /// Forgets those of its sockets that are connected or gone: what is
+    /// somebody's and no connection is waited for.
+    fn tidy(&mut self, manager: &Manager, owners: &HashMap<u64, Owner>) {
         self.waiting.retain(|key| match manager.engine().by_key(key) {
             Some(c) => c.phase == Phase::Prepared,
-            None => manager.prepared(key).switched || calling.contains(key),
+            None => owners.contains_key(&key.cookie),
         });
         self.tidy_at = 64 + 2 * self.waiting.len();
     }
@@ -905,9 +905,8 @@ impl Broker {
             user.sockets += 1;
             self.owners.insert(key.cookie, Owner { uid, pid: client.pid });
         }
-        // It has no other call.
         if client.waiting.len() >= client.tidy_at {
-            client.tidy(&self.manager, &HashSet::new());
+            client.tidy(&self.manager, &self.owners);
         }
         client.waiting.insert(key);
         self.orphans.remove(&key);
@@ -928,11 +927,7 @@ impl Broker {
             self.flush();
         }
         for (pending, _) in &ended {
-            let nothing = self.manager.engine().by_key(&pending.key).is_none()
-                && !self.manager.prepared(&pending.key).switched;
-            if nothing {
-                self.release(&pending.key);
-            }
+            self.release_unknown(&pending.key);
         }
         let ended = ended.into_iter().map(|(Pending { client, tag, fd, uid, .. }, result)| {
             let parting = Parting { client, tag, told: Told::from(result) };
@@ -955,6 +950,7 @@ impl Broker {
                 Error::new(libc::EIO, "the socket does not answer: it may be busy in another call")
             };
             self.answer(pending.client, pending.tag, &Told::from(Err(error)));
+            self.release_unknown(&pending.key);
             self.discard(pending.uid, pending.fd);
         }
     }
@@ -1112,10 +1108,20 @@ impl Broker {
         self.release(&key);
     }
 
-    /// A socket is nobody's any more.
+    /// A call has ended: where nothing came of it the socket is nobody's.
+    fn release_unknown(&mut self, key: &Key) {
+        if self.manager.engine().by_key(key).is_none() && !self.manager.prepared(key).switched {
+            self.release(key);
+        }
+    }
+
+    /// A socket is nobody's any more; where something is being asked of it, not
+    /// before that is answered.
     fn release(&mut self, key: &Key) {
         self.orphans.remove(key);
-        if self.manager.engine().knows_cookie(key.cookie) {
+        if self.manager.engine().knows_cookie(key.cookie)
+            || self.calls.values().any(|pending| pending.key.cookie == key.cookie)
+        {
             return;
         }
         // Its end is its owner's to hear of.
@@ -1157,9 +1163,8 @@ impl Broker {
             self.forget(key);
         }
         self.notice_changes();
-        let calling = self.calls.values().map(|pending| pending.key).collect();
         for client in self.clients.values_mut() {
-            client.tidy(&self.manager, &calling);
+            client.tidy(&self.manager, &self.owners);
         }
         self.users.retain(|_, user| {
             user.clients > 0

@@ -155,4 +155,69 @@ def unclaimed_connections_that_are_held():
     assert most < 12, most
 
 
-CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held]
+def expired_calls():
+    """A call that took too long leaves nothing in the user's quota, whether its
+    program stays or goes."""
+    def user(path, trap, stays):
+        with wire.Client(path) as client:
+            sock, _ = connected()
+            held = hold(trap, [sock], 2)
+            told = client.errno(wire.TAKE, sock)
+            for each in held:
+                each.join()
+            sock.close()
+            time.sleep(SWEEP)
+            return told == errno.EIO and (not stays or room(path, 1))
+
+    lock = alone()
+    with Broker("grace = 0\n[default]\nsockets = 1\n") as broker:
+        for stays in (True, False):
+            assert as_user(0, trapped(lambda path, trap: user(path, trap, stays)), broker.path)
+            until("its place", lambda: as_user(EVIL, room, broker.path, 1), 2 * SWEEP)
+    os.close(lock)
+
+
+def asked_at_the_same_time():
+    """A question that comes before a list is made doesn't take its owner."""
+    def user(path):
+        asking, adding = wire.Client(path), wire.Client(path)
+        socks = []
+        for _ in range(300):
+            sock = wire.mptcp()
+            asking.send(wire.request(1, wire.FACTS), [sock.fileno()])
+            adding.send(wire.request(1, wire.add("10.1.0.1")), [sock.fileno()])
+            asking.receive()
+            socks.append((sock, adding.receive()[1]))
+        done = sum(told == "done" or isinstance(told, list) for _, told in socks)
+        # Forgotten while it is made.
+        more = 0
+        for _ in range(300):
+            sock = wire.mptcp()
+            adding.send(wire.request(1, wire.add("10.1.0.1")), [sock.fileno()])
+            asking.send(wire.request(1, wire.FORGET), [sock.fileno()])
+            asking.receive()
+            told = adding.receive()[1]
+            more += not isinstance(told, wire.Refused) and asking.ask(wire.FACTS, sock)["list"] is not None
+            socks.append((sock, told))
+        return done, more
+    with Broker("[default]\nsockets = 10\n") as broker:
+        done = as_user(EVIL, user, broker.path)
+        assert done[0] <= 10 and done[1] <= 10, done
+
+
+def taken_and_disconnected():
+    """Connecting failed: what was only taken ends with its program all the same."""
+    def user(path):
+        with wire.Client(path) as client:
+            sock = wire.mptcp()
+            client.ask(wire.TAKE, sock)
+            client.ask(wire.DISCONNECTED, sock)
+            sock.close()
+            time.sleep(SWEEP)
+    with Broker("grace = 0\n[default]\nsockets = 1\n") as broker:
+        as_user(EVIL, user, broker.path)
+        until("its place", lambda: as_user(EVIL, room, broker.path, 1), 2 * SWEEP)
+
+
+CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
+         asked_at_the_same_time, taken_and_disconnected]
