@@ -713,14 +713,15 @@ impl Manager {
 
     /// Goes on with a call whose socket has been looked at.
     fn sighted(&mut self, id: CallId, sight: Sight) {
+        // Whoever waits for the call or no more.
+        if sight.held.is_some() {
+            self.held = sight.held;
+        }
         let Some(calling) = self.calls.get_mut(&id) else { return };
         let (key, call, leave) = (calling.key, calling.call.clone(), calling.leave);
         (calling.shown, calling.late) = (sight.switched.is_some_and(|switched| switched.shown), sight.late);
         if sight.lost {
             self.forget(key);
-        }
-        if sight.held.is_some() {
-            self.held = sight.held;
         }
         let unconnected = sight.stage == Stage::Unconnected;
         if let Some(switched) = sight.switched {

@@ -219,5 +219,26 @@ def taken_and_disconnected():
         until("its place", lambda: as_user(EVIL, room, broker.path, 1), 2 * SWEEP)
 
 
+def a_server_list_that_fails():
+    """The namespace isn't put in userspace mode for it, or not for long."""
+    def user(path):
+        with wire.Client(path) as client, listening() as server:
+            return client.errno(wire.add("10.1.0.1"), server)
+
+    before = path_manager()
+    with Broker("grace = 0\n[default]\nservers = true\n") as broker:
+        with broker.client() as client, listening() as server:
+            for ask in (wire.add("192.0.2.1"), wire.remove("192.0.2.1")):
+                assert client.errno(ask, server) == errno.EADDRNOTAVAIL
+                assert path_manager() == before
+        # Another holds the switch until nobody waits for the call any more.
+        with open("/run/mptcpapi/latch", "r+b") as file:
+            fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+            child = Child(EVIL, user, broker.path)
+            time.sleep(1.5)
+        assert child.wait() == errno.EIO
+        until("it is as before", lambda: path_manager() == before, 2 * SWEEP)
+
+
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
-         asked_at_the_same_time, taken_and_disconnected]
+         asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails]
