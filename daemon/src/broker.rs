@@ -721,14 +721,24 @@ impl Broker {
             Ask::Closed(keys) => {
                 // What has connected meanwhile goes on: others may have it.
                 self.manager.step();
-                for key in keys.into_iter().map(Key::from) {
+                let closed = keys.into_iter().map(Key::from).filter(|key| {
                     let waits = |c: &mptcpapi::engine::Connection| c.phase == Phase::Prepared;
-                    let waits = self.manager.engine().by_key(&key).is_none_or(waits);
-                    if waits && self.owner(key.cookie) == uid {
-                        self.forget(key);
-                        if let Some(client) = self.clients.get_mut(&id) {
-                            client.waiting.remove(&key);
+                    let waits = self.manager.engine().by_key(key).is_none_or(waits);
+                    waits && self.owner(key.cookie) == uid
+                });
+                let closed: HashSet<Key> = closed.collect();
+                let others = self.others_with(&closed, self.who(id));
+                for key in closed {
+                    if let Some(client) = self.clients.get_mut(&id) {
+                        client.waiting.remove(&key);
+                    }
+                    match others.get(&key) {
+                        // Another program has it, and keeps it.
+                        Some(other) => {
+                            self.owners.insert(key.cookie, Owner { uid, pid: *other });
+                            self.note(&key);
                         }
+                        None => self.forget(key),
                     }
                 }
                 self.notice_changes();
@@ -979,6 +989,20 @@ impl Broker {
         self.tell(id);
     }
 
+    /// Which of these sockets other programs than this one have asked for, and
+    /// wait for; one program each.
+    fn others_with(&self, keys: &HashSet<Key>, who: Option<Who>) -> HashMap<Key, i32> {
+        let others = |client: &&Client| Some(Who { uid: client.uid, pid: client.pid }) != who;
+        let of = |client: &'_ Client| {
+            let pid = client.pid;
+            client.waiting.intersection(keys).map(move |key| (*key, pid)).collect::<Vec<_>>()
+        };
+        if keys.is_empty() {
+            return HashMap::new();
+        }
+        self.clients.values().filter(others).flat_map(of).collect()
+    }
+
     fn who(&self, id: ClientId) -> Option<Who> {
         self.clients.get(&id).map(|client| Who { uid: client.uid, pid: client.pid })
     }
@@ -1140,6 +1164,28 @@ impl Broker {
         self.manager.serve(if all { Service::All } else { Service::Strays });
     }
 
+    /// Forgets unconnected sockets whose programs are gone: who asked last, who
+    /// asked first, and any other that asked. Somebody has a listening one, who
+    /// need not have asked.
+    fn forget_orphans(&mut self, now: Time) {
+        let grace = self.policy.grace;
+        let first = |key: &Key| self.owners.get(&key.cookie).is_some_and(|owner| alive(owner.pid));
+        let late = |(key, (pid, since)): &(&Key, &(i32, Time))| {
+            now.saturating_sub(*since) >= grace && !alive(*pid) && !first(key)
+        };
+        let gone: HashSet<Key> = self.orphans.iter().filter(late).map(|(key, _)| *key).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let others = self.others_with(&gone, None);
+        let listening = self.manager.listening();
+        for key in gone {
+            if !others.contains_key(&key) && !listening.contains(&key.cookie) {
+                self.forget(key);
+            }
+        }
+    }
+
     /// Forgets sockets whose program is gone, connected or not.
     fn sweep(&mut self, now: Time) {
         if !self.policy.manage {
@@ -1152,16 +1198,7 @@ impl Broker {
                 log!(Info, "{cut} switches of the path manager took over a millisecond and were done again")
             }
         }
-        let grace = self.policy.grace;
-        let gone: Vec<Key> = self
-            .orphans
-            .iter()
-            .filter(|(_, (pid, since))| now.saturating_sub(*since) >= grace && !alive(*pid))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in gone {
-            self.forget(key);
-        }
+        self.forget_orphans(now);
         self.notice_changes();
         for client in self.clients.values_mut() {
             client.tidy(&self.manager, &self.owners);

@@ -253,9 +253,14 @@ impl Manager {
         }
     }
 
-    /// The same, known from before a restart.
+    /// What [`Manager::held`] tells, known from before a restart.
     pub fn set_held(&mut self, original: Option<String>) {
         self.held = original;
+    }
+
+    /// The cookies of the sockets that listen now.
+    pub fn listening(&mut self) -> HashSet<u64> {
+        self.diag.listeners().unwrap_or_default().iter().map(|listener| listener.cookie).collect()
     }
 
     /// Whether all its descriptors are still the ones it opened: a program may

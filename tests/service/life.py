@@ -240,5 +240,66 @@ def a_server_list_that_fails():
         until("it is as before", lambda: path_manager() == before, 2 * SWEEP)
 
 
+def two_programs_one_socket():
+    """It has its list as long as one of them is there."""
+    def helper(path, sock):
+        with wire.Client(path) as client:
+            client.ask(wire.add("10.2.0.1"), sock)
+
+    def user(path):
+        nested()
+        with wire.Client(path) as client, wire.mptcp() as sock:
+            client.ask(wire.add("10.1.0.1"), sock)
+            as_user(EVIL, helper, path, sock)
+            time.sleep(SWEEP + 1)
+            return client.ask(wire.FACTS, sock)["list"]
+    with Broker("grace = 0\n") as broker:
+        told = as_user(EVIL, user, broker.path)
+        assert told and len(told) == 2, told
+
+
+def closed_here_open_there():
+    """One of two programs has closed it."""
+    def other(path, sock, ready, ending):
+        with wire.Client(path) as client:
+            client.ask(wire.add("10.2.0.1"), sock)
+            os.write(ready, b".")
+            told_to_end(ending, 10)
+            return client.ask(wire.FACTS, sock)["list"]
+
+    def user(path):
+        nested()
+        read, write = os.pipe()
+        with wire.Client(path) as client, wire.mptcp() as sock:
+            client.ask(wire.add("10.1.0.1"), sock)
+            child = Child(EVIL, other, path, sock, write)
+            os.read(read, 1)
+            key = wire.key_of(sock)
+            sock.close()
+            client.ask(wire.closed([key]))
+            return child.result()
+    with Broker("grace = 0\n") as broker:
+        told = as_user(EVIL, user, broker.path)
+        assert told and len(told) == 2, told
+
+
+def a_server_that_goes_to_the_background():
+    """Its list stays while it listens."""
+    def user(path):
+        nested()
+        server = listening()
+        def parent(path, server):
+            with wire.Client(path) as client:
+                client.ask(wire.add(*PATHS), server)
+        Child(EVIL, parent, path, server).wait()
+        time.sleep(SWEEP + 1)
+        with wire.Client(path) as client:
+            return client.ask(wire.FACTS, server)["list"]
+    with Broker(f"grace = 0\n[default]\nservers = true\n") as broker:
+        told = as_user(EVIL, user, broker.path)
+        assert told and len(told) == 3, told
+
+
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
-         asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails]
+         asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, two_programs_one_socket,
+         closed_here_open_there, a_server_that_goes_to_the_background]
