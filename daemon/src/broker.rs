@@ -630,12 +630,9 @@ impl Broker {
             let rights = self.policy.rights(who.uid);
             let user = self.users.entry(who.uid).or_default();
             if !rights.allow || user.clients >= rights.clients {
-                let (errno, words) = if rights.allow {
-                    (libc::EDQUOT, "this user has too many connections to the broker")
-                } else {
-                    (libc::EACCES, "the broker's policy lets this user do nothing")
-                };
-                say(&fd, 0, &Told::Refused { errno, words: words.into() });
+                let many = "this user has too many connections to the broker";
+                let many = || Told::Refused { errno: libc::EDQUOT, words: many.into() };
+                say(&fd, 0, &if rights.allow { many() } else { not_allowed() });
                 // Closing it can wait for what is in its queue.
                 if !unix::drain(fd.as_fd()) {
                     self.scrap(who.uid, vec![fd]);
@@ -666,6 +663,14 @@ impl Broker {
             _ => return self.dismiss(id),
         };
         let fds = std::mem::take(&mut received.fds);
+        if !self.policy.rights(uid).allow {
+            // The policy has changed since it came.
+            if let Some(client) = self.clients.get(&id) {
+                say(&client.fd, 0, &not_allowed());
+            }
+            self.scrap(uid, fds);
+            return self.dismiss(id);
+        }
         if self.subscriptions.is_active(id) {
             // It has nothing to say.
             if !fds.is_empty() {
@@ -1225,6 +1230,11 @@ fn listen_once() -> EpollFlags {
 /// Why a user is served no more who has all the threads that it may have.
 fn held_up() -> Error {
     Error::new(libc::EDQUOT, "a socket of this user holds the broker up: nothing more until it lets go")
+}
+
+/// There is no broker for this user.
+fn not_allowed() -> Told {
+    Told::Refused { errno: libc::EACCES, words: "the broker's policy lets this user do nothing".into() }
 }
 
 /// Sends a reply; whether that was possible.

@@ -300,6 +300,26 @@ def a_server_that_goes_to_the_background():
         assert told and len(told) == 3, told
 
 
+def allowed_no_more():
+    """`allow = false` on SIGHUP counts for what is asked from then on."""
+    def user(path, ready, ending):
+        with wire.Client(path) as client, wire.mptcp() as sock:
+            client.ask(wire.add("10.1.0.1"), sock)
+            os.write(ready, b".")
+            told_to_end(ending, 10)
+            return client.errno(wire.add("10.2.0.1"), sock)
+    with Broker() as broker:
+        read, write = os.pipe()
+        child = Child(EVIL, user, broker.path, write)
+        os.read(read, 1)
+        with open(broker.config, "w") as file:
+            file.write("[default]\nallow = false\n")
+        broker.process.send_signal(signal.SIGHUP)
+        until("the policy is read again", lambda: "read again" in broker.said())
+        told = child.result()
+        assert told == errno.EACCES, told
+
+
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
          asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, two_programs_one_socket,
-         closed_here_open_there, a_server_that_goes_to_the_background]
+         closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more]
