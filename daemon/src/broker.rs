@@ -628,8 +628,9 @@ impl Broker {
             let Ok(mut who) = unix::credentials(fd.as_fd()) else { continue };
             who.uid = self.policy.owner(who.uid);
             let rights = self.policy.rights(who.uid);
+            let most = (rights.clients as usize).min(self.room / 4);
             let user = self.users.entry(who.uid).or_default();
-            if !rights.allow || user.clients >= rights.clients {
+            if !rights.allow || user.clients as usize >= most {
                 let many = "this user has too many connections to the broker";
                 let many = || Told::Refused { errno: libc::EDQUOT, words: many.into() };
                 say(&fd, 0, &if rights.allow { many() } else { not_allowed() });

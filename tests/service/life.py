@@ -320,6 +320,30 @@ def allowed_no_more():
         assert told == errno.EACCES, told
 
 
+def one_user_takes_all():
+    """However few descriptors there are, one user leaves some to others."""
+    def many(path, ready, ending):
+        clients = []
+        with contextlib.suppress(OSError, wire.Dropped):
+            while len(clients) < 900:
+                clients.append(wire.Client(path, 1))
+                clients[-1].ask(wire.HELLO)
+        os.write(ready, b".")
+        told_to_end(ending, 20)
+        return len(clients)
+
+    def other(path):
+        with wire.Client(path, 3) as client:
+            return client.ask(wire.HELLO)
+
+    with Broker(limits=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))) as broker:
+        read, write = os.pipe()
+        child = Child(EVIL, many, broker.path, write)
+        os.read(read, 1)
+        as_user(GOOD, other, broker.path)
+        print("     ", child.result(), "connections")
+
+
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
          asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, two_programs_one_socket,
-         closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more]
+         closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more, one_user_takes_all]
