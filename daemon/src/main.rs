@@ -108,8 +108,11 @@ fn options() -> Result<Option<Options>, String> {
 fn policy(options: &Options) -> Result<Policy, String> {
     let mut policy = match &options.config {
         Some(path) => Policy::read(path)?,
-        None if Path::new(CONFIG).exists() => Policy::read(CONFIG.as_ref())?,
-        None => Policy::default(),
+        None => match std::fs::symlink_metadata(CONFIG) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Policy::default(),
+            // One that can't be reached isn't taken for none.
+            _ => Policy::read(CONFIG.as_ref())?,
+        },
     };
     policy.manage |= options.manage;
     policy.learn_subordinates(&std::fs::read_to_string(policy::SUBUID).unwrap_or_default());

@@ -344,6 +344,19 @@ def one_user_takes_all():
         print("     ", child.result(), "connections")
 
 
+def policy_that_can_t_be_read():
+    """One that is there and can't be reached is not taken for none."""
+    def check():
+        return subprocess.run([DAEMON, "--check-config"], capture_output=True)
+
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/etc"], check=True)
+    assert as_user(EVIL, check).returncode == 0
+    os.mkdir("/etc/mptcpapi", 0o700)
+    done = as_user(EVIL, check)
+    assert done.returncode == 2 and b"mptcpapid.conf: Permission denied" in done.stderr, done
+
+
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
          asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, two_programs_one_socket,
-         closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more, one_user_takes_all]
+         closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more, one_user_takes_all,
+         policy_that_can_t_be_read]
