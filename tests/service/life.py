@@ -356,7 +356,25 @@ def policy_that_can_t_be_read():
     assert done.returncode == 2 and b"mptcpapid.conf: Permission denied" in done.stderr, done
 
 
+def handed_what_is_of_no_use():
+    """A descriptor that programs can't connect to by this protocol is refused."""
+    code = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), "
+            "LISTEN_FDS='1'); os.execv(sys.argv[2], sys.argv[2:])")
+    for kind, listens in ((socket.SOCK_STREAM, True), (socket.SOCK_SEQPACKET, False)):
+        with socket.socket(socket.AF_UNIX, kind) as sock:
+            sock.bind(f"/run/given.{kind.name}")
+            if listens:
+                sock.listen()
+            process = subprocess.Popen([sys.executable, "-c", code, str(sock.fileno()), DAEMON, "--state", "/run"],
+                                       stderr=subprocess.PIPE, pass_fds=[sock.fileno()])
+            try:
+                assert process.wait(5) == 1
+                assert b"that was passed" in process.stderr.read()
+            finally:
+                process.kill()
+
+
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
          asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, two_programs_one_socket,
          closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more, one_user_takes_all,
-         policy_that_can_t_be_read]
+         policy_that_can_t_be_read, handed_what_is_of_no_use]
