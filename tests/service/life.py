@@ -374,7 +374,28 @@ def handed_what_is_of_no_use():
                 process.kill()
 
 
+def full_disk():
+    """A journal that could not be written for a while is whole afterwards."""
+    os.makedirs("/run/small")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/run/small"], check=True)
+    with Broker(options=["--state", "/run/small"]) as broker:
+        socks = [wire.mptcp() for _ in range(101)]
+        with broker.client() as client:
+            with open("/run/small/fill", "wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            for sock in socks[:-1]:
+                client.ask(wire.add("10.1.0.1"), sock)
+            os.unlink("/run/small/fill")
+            client.ask(wire.add("10.1.0.1"), socks[-1])
+        broker.kill()
+        broker.start()
+        with broker.client() as client:
+            for sock in socks:
+                assert client.ask(wire.FACTS, sock)["list"]
+
+
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
          asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, two_programs_one_socket,
          closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more, one_user_takes_all,
-         policy_that_can_t_be_read, handed_what_is_of_no_use]
+         policy_that_can_t_be_read, handed_what_is_of_no_use, full_disk]
