@@ -36,7 +36,7 @@ fn a_port_that_was_removed_is_not_used_again_for_its_address() {
 fn an_id_that_was_given_up_is_restored_as_it_was() {
     let mut world = World::new(&[0, 1]);
     // The kernel has the address under an id of its own.
-    world.table.insert(9, addr::with_port(local(1), 40000));
+    world.table.append(9, addr::with_port(local(1), 40000));
     world.apply(&Op::Acknowledge);
     world.deliver();
     let saved = world.engine.save(&KEY).unwrap();
