@@ -235,9 +235,9 @@ pub struct Connection {
     /// The specific address that the application bound the socket to.
     pub bound: Option<SocketAddr>,
     /// The device that the application bound the socket to.
-    pub device: Option<Device>,
+    pub device: Option<Box<Device>>,
     /// Removed without having been listed.
-    pub excluded: Vec<SocketAddr>,
+    pub excluded: Few<SocketAddr>,
     /// Address pair of the initial subflow, canonical.
     pub initial: Option<(SocketAddr, SocketAddr)>,
     /// Subflows, in order of creation.
@@ -272,13 +272,14 @@ pub struct Connection {
     /// What was asked for besides the list.
     pub(super) steering: Option<Box<Steering>>,
     pub(super) indexed: Indexed,
+    /// Counted among those that wait for a connection.
+    pub(super) counted: bool,
 }
 
 /// What [`super::Engine`] last noted of a connection in its indexes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Indexed {
     pub due: Option<Time>,
-    pub prepared: bool,
     pub digest: u64,
 }
 
@@ -312,7 +313,7 @@ impl Connection {
             entries: Vec::new(),
             bound: None,
             device: None,
-            excluded: Vec::new(),
+            excluded: Few::default(),
             initial: None,
             subflows: Vec::new(),
             peers: Vec::new(),
@@ -334,6 +335,7 @@ impl Connection {
             watch: None,
             steering: None,
             indexed: Indexed::default(),
+            counted: false,
         }
     }
 

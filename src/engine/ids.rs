@@ -6,7 +6,6 @@
 //! id, and with it the port that the kernel's entry was made with, until it is
 //! removed; id 0 is the initial subflow's address and never given out.
 
-use super::few::Few;
 use crate::addr;
 use std::net::SocketAddr;
 
@@ -31,7 +30,7 @@ impl Slot {
 /// The table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ids {
-    slots: Few<Slot>,
+    slots: Box<[Slot]>,
     last: u8,
 }
 
@@ -45,10 +44,23 @@ impl Ids {
             }
             let taken = |known: &Slot| known.id == slot.id || known.addr == slot.addr;
             if !ids.slots.iter().any(taken) {
-                ids.slots.push(slot);
+                ids.put(slot);
             }
         }
         ids
+    }
+
+    fn keep(&mut self, keep: impl FnMut(&Slot) -> bool) {
+        let mut slots = std::mem::take(&mut self.slots).into_vec();
+        slots.retain(keep);
+        self.slots = slots.into_boxed_slice();
+    }
+
+    fn put(&mut self, slot: Slot) {
+        let mut slots = std::mem::take(&mut self.slots).into_vec();
+        slots.reserve_exact(1);
+        slots.push(slot);
+        self.slots = slots.into_boxed_slice();
     }
 
     /// The id given out last.
@@ -63,8 +75,8 @@ impl Ids {
 
     /// Notes an id that the kernel gave, whatever we knew of it.
     pub fn reserve(&mut self, id: u8, addr: SocketAddr, port: u16) {
-        self.slots.retain(|slot| slot.id != id && slot.addr != addr);
-        self.slots.push(Slot { id, addr, port });
+        self.keep(|slot| slot.id != id && slot.addr != addr);
+        self.put(Slot { id, addr, port });
     }
 
     /// Notes that an id is another's, under an address that nobody asks for.
@@ -85,16 +97,16 @@ impl Ids {
         }
         if wish != 0 && !self.slots.iter().any(|slot| slot.id == wish) {
             let slot = Slot { id: wish, addr, port };
-            self.slots.push(slot);
+            self.put(slot);
             return Some(slot);
         }
         let id = self.longest_unused().or_else(|| {
             // What was another's may not be any more.
-            self.slots.retain(|slot| !slot.is_aside());
+            self.keep(|slot| !slot.is_aside());
             self.longest_unused()
         })?;
         let slot = Slot { id, addr, port };
-        self.slots.push(slot);
+        self.put(slot);
         self.last = id;
         Some(slot)
     }
@@ -114,7 +126,7 @@ impl Ids {
 
     /// Gives the id of an address up.
     pub fn free(&mut self, addr: &SocketAddr) {
-        self.slots.retain(|slot| slot.addr != *addr);
+        self.keep(|slot| slot.addr != *addr);
     }
 
     /// Every slot, in the order in which they were taken.

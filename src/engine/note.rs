@@ -523,7 +523,7 @@ pub(super) fn remove(c: &mut Connection, addrs: &[SocketAddr]) -> Result<()> {
     }
     if c.excluded.len() > addr::LIST_MAX {
         let surplus = c.excluded.len() - addr::LIST_MAX;
-        c.excluded.drain(..surplus);
+        c.excluded = c.excluded.take().split_off(surplus).into();
     }
     Ok(())
 }

@@ -993,7 +993,7 @@ impl Many {
             assert!(engine.knows_cookie(c.key.cookie));
         }
         assert_eq!(engine.waiting(), waiting);
-        assert_eq!(engine.families.values().map(|family| family.members).sum::<usize>(), members);
+        assert_eq!(engine.families.values().map(|family| family.members as usize).sum::<usize>(), members);
         assert!(engine.by_key.len() <= members && engine.by_token.len() <= members);
         assert!(engine.timers.len() <= members);
         assert_eq!(self.journal.len(), engine.by_key.len(), "the journal holds what is known");
