@@ -254,9 +254,9 @@ pub struct Connection {
     pub(super) removals: Few<Removal>,
     pub(super) additions: Few<Addition>,
     pub(super) routing: Few<SocketAddr>,
-    /// Ids that were tried for addresses, and that the kernel has for others,
-    /// or the addresses under others.
-    pub(super) mismatches: Few<(SocketAddr, u8)>,
+    /// Ids that were tried for an address, and that the kernel has for another,
+    /// or the address under another.
+    pub(super) mismatches: Few<(SocketAddr, Vec<u8>)>,
     pub(super) refused: Few<Refused>,
     pub(super) flight: Option<Box<Flight>>,
     /// Since when there has been no subflow.

@@ -311,14 +311,23 @@ fn tell_again(c: &mut Connection, local: &SocketAddr, now: Time) {
 /// Notes a try with an id that the kernel has for something else, or something
 /// else for; how many there were before.
 fn mismatch(c: &mut Connection, source: &SocketAddr, id: u8) -> usize {
-    if c.mismatches.len() >= 512 {
-        c.mismatches.take_at(0);
+    let at = c.mismatches.iter().position(|(known, _)| known == source).unwrap_or_else(|| {
+        if c.mismatches.len() >= MISMATCHES_MAX {
+            c.mismatches.take_at(0);
+        }
+        c.mismatches.push((*source, Vec::new()));
+        c.mismatches.len() - 1
+    });
+    let Some((_, ids)) = c.mismatches.get_mut(at) else { return 0 };
+    let tried = ids.len();
+    if tried < usize::from(u8::MAX) {
+        ids.push(id);
     }
-    let tried = c.mismatches.iter().filter(|(known, _)| known == source).count();
-    c.mismatches.push((*source, id));
     tried
 }
 
+/// Addresses of which that is remembered: more than may be wanted at a time.
+const MISMATCHES_MAX: usize = 256;
 /// So many ids are tried at once for an address that the kernel has under an
 /// unknown one; then one each time that it is tried again.
 const GUESSES: usize = 8;
@@ -328,7 +337,7 @@ const JOIN_GUESSES: usize = 5;
 /// Gives an address the id that the kernel most likely has it under: the kernel
 /// takes the lowest that is free, for a join that we didn't hear of.
 fn guess(c: &mut Connection, source: &SocketAddr, port: u16) {
-    let tried = |id: u8| c.mismatches.contains(&(*source, id));
+    let tried = |id| c.mismatches.iter().any(|(known, ids)| known == source && ids.contains(&id));
     let taken = |id: u8| c.ids.iter().any(|s| s.id == id && s.addr != *source && !s.is_aside());
     match (1..=u8::MAX).find(|id| !tried(*id) && !taken(*id)) {
         Some(id) => c.ids.reserve(id, *source, port),

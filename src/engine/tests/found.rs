@@ -142,6 +142,29 @@ fn a_peer_that_announces_its_initial_address_can_not_take_it_back() {
 }
 
 #[test]
+fn ids_that_the_kernel_has_for_others_are_not_tried_for_ever() {
+    let now = Time::from_secs(1);
+    let mut engine = Engine::default();
+    let initial = (addr::with_port(local(0), 40000), remote(0));
+    let event =
+        Event::Snapshot { token: TOKEN, key: KEY, server: true, initial, ready: true, subflows: vec![] };
+    engine.handle(event, now);
+    let list: Vec<Entry> = (1..=addr::LIST_MAX).map(|n| local(n).into()).collect();
+    engine.handle(Event::Request { id: 1, key: KEY, request: Request::Add(list) }, now);
+    let mut tries = 0;
+    while let Some(Command { tag, action, .. }) = engine.poll_command() {
+        let outcome = match action {
+            Action::Announce { .. } => Outcome::Mismatch,
+            _ => Outcome::Taken,
+        };
+        tries += usize::from(outcome == Outcome::Mismatch);
+        assert!(tries <= 10 * addr::LIST_MAX, "at once");
+        engine.handle(Event::Done { tag, outcome }, now);
+    }
+    assert!(matches!(engine.poll_notification(), Some(Notice::Answer { id: 1, result: Ok(()) })));
+}
+
+#[test]
 fn an_address_of_the_peer_is_known_once() {
     let mut world = World::new(&[]);
     world.tell(Event::PeerAddresses { key: KEY, addrs: vec![remote(3)] });
