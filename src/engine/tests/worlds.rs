@@ -971,7 +971,7 @@ impl Many {
             let mut ids: Vec<u8> = c.ids.iter().map(|slot| slot.id).collect();
             ids.sort_unstable();
             assert!(ids.windows(2).all(|two| two[0] != two[1]), "an id names two addresses: {c:#?}");
-            let told = |addr: &SocketAddr| !c.flight.as_ref().is_some_and(|f| f.untold.contains(addr));
+            let told = |addr: &SocketAddr| !c.flight.as_ref().is_some_and(|f| f.is_untold(addr));
             let mut told: Vec<u8> =
                 c.announced.iter().filter(|(addr, _)| told(addr)).map(|(_, id)| *id).collect();
             told.sort_unstable();
@@ -1294,6 +1294,24 @@ fn joins_of_one_name_are_told_apart() {
         ops.iter().for_each(|op| many.apply(op));
         many.at_rest();
     }
+}
+
+/// An endpoint is made anew, and gone, before its announcement has been made.
+#[test]
+fn an_announcement_that_was_refused_is_none_of_the_next() {
+    let ops = [
+        Op::Connect(vec![], false, false),
+        Op::Endpoints(52, 0, true),
+        Op::Overrun,
+        Op::RefuseNext,
+        Op::Looked(0),
+        Op::Endpoints(180, 0, false),
+        Op::Flush,
+        Op::Endpoints(0, 0, false),
+    ];
+    let mut many = Many::new();
+    ops.iter().for_each(|op| many.apply(op));
+    many.at_rest();
 }
 
 /// A subflow ended unheard, one of its name was opened by hand, and there are too
