@@ -19,6 +19,16 @@
 //!   more the more it loses; so must one that has not yet sent enough to tell,
 //!   and one that was silent before and came back. Two more must one that had
 //!   nothing to send for a while, as its round trip is not known any more.
+//! * One that need let only one pass, with many segments out, need not wait for
+//!   the retransmission: TCP sends a probe before, and puts the timeout off by
+//!   it. That the time has passed and the probe was not answered is as much.
+//!
+//! Closing a dead subflow is what moves its data, but costs: the kernel sends
+//! all again that the connection has out, on whichever subflow. As long as the
+//! others have much of their own waiting, they would only send that twice, and
+//! nothing is gained; so [`worth_leaving`] waits until one runs out of it. That
+//! may take long where the kernel has moved the data by itself, which it does
+//! after five to ten round trips without an answer.
 
 use super::event::Time;
 
@@ -82,6 +92,9 @@ pub struct Path {
     retrans: u32,
     /// Sent again of late, of ten thousand.
     loss: u16,
+    /// For how long data had been out at the last look, at least, in
+    /// milliseconds, and one more; 0 where none was.
+    out: u16,
     /// How often it came back after a timeout.
     comebacks: u8,
     timed_out: bool,
@@ -113,6 +126,12 @@ const LOSSY: u32 = 200;
 /// More timeouts than this a path need not show: the kernel has moved its data
 /// by then.
 const TIMEOUTS_MAX: u32 = 5;
+/// After so many, which take about a minute, a dead path is left whatever that
+/// costs: what led over it may have been forgotten on the way.
+const TIMEOUTS_LAST: u32 = 8;
+/// So many segments are not all lost by chance, nor held up by a peer that
+/// waits for more.
+const MANY: u32 = 8;
 
 fn millis(time: Time) -> u32 {
     // It wraps after 49 days; only differences are looked at.
@@ -133,6 +152,13 @@ impl Facts {
     /// Bytes carried, each once.
     pub fn moved(&self) -> u64 {
         self.bytes_sent.saturating_sub(self.bytes_retrans).saturating_add(self.bytes_received)
+    }
+
+    /// More waits for its turn than is out: it will take longer than a round
+    /// trip to send that.
+    fn is_busy(&self) -> bool {
+        let out = self.bytes_sent.saturating_sub(self.bytes_retrans).saturating_sub(self.bytes_acked);
+        self.unacked > 0 && u64::from(self.notsent) > out
     }
 
     /// For how long the data that waits has been out: the timeouts that passed,
@@ -181,8 +207,22 @@ impl Path {
             self.comebacks -= 1;
             self.judged = now;
         }
+        let out = if facts.unacked == 0 { 0 } else { self.silence(look).as_millis().saturating_add(1) };
+        self.out = out.min(u16::MAX.into()) as u16;
         (self.sum, self.looked) = (sum, now);
         moved
+    }
+
+    /// Since when data has been out without any answer, by all looks: what is
+    /// sent for want of one, before the first timeout, hides that from a single
+    /// look.
+    fn silence(&self, look: &Look) -> Time {
+        let facts = &look.facts;
+        let passed = millis(look.at).wrapping_sub(self.looked);
+        let before = u32::from(self.out).saturating_sub(1).saturating_add(passed);
+        let still = self.out > 0 && millis(facts.since_ack) >= passed;
+        let before = Time::from_millis(if still { before.into() } else { 0 });
+        if facts.unacked == 0 { Time::ZERO } else { facts.owed().max(before).min(facts.since_ack) }
     }
 
     /// Counts what was sent and sent again since it was last done.
@@ -216,23 +256,36 @@ impl Path {
         if facts.unacked == 0 {
             return Verdict::Alive;
         }
-        let silence = facts.silence();
+        let silence = self.silence(look);
         let trip = facts.rtt.max(Time::from_millis(self.worst.into()));
         let answer = trip.saturating_mul(2).saturating_add(facts.rttvar.saturating_mul(4)).max(SLACK);
-        let patience = facts.base().saturating_add(answer);
-        if silence <= patience {
-            return Verdict::Suspect(look.at.saturating_add(patience - silence));
+        let timeouts = self.timeouts(facts);
+        let mut left = facts.base().saturating_add(answer).saturating_sub(facts.silence());
+        let probed =
+            timeouts == 1 && facts.unacked >= MANY && silence >= facts.since_sent.saturating_add(trip);
+        if probed {
+            let due = facts.base().saturating_sub(silence).max(answer.saturating_sub(facts.since_sent));
+            left = left.min(due);
+        }
+        if !left.is_zero() {
+            return Verdict::Suspect(look.at.saturating_add(left));
         }
         let fell_silent = look.at.saturating_sub(silence);
         let answered = |other: &Look| {
             let last = other.at.saturating_sub(other.facts.since_ack);
             last > fell_silent.saturating_add(other.facts.rtt).saturating_add(facts.rtt)
         };
-        if facts.backoff >= self.timeouts(facts) && others.any(answered) {
+        if (probed || facts.backoff >= timeouts) && others.any(answered) {
             return Verdict::Dead;
         }
         Verdict::Alive
     }
+}
+
+/// Whether leaving a dead path moves its data any sooner: one of those that
+/// would carry it has little of its own to send, or too much time has passed.
+pub fn worth_leaving(dead: &Facts, mut others: impl Iterator<Item = Facts>) -> bool {
+    dead.backoff >= TIMEOUTS_LAST || others.any(|other| !other.is_busy())
 }
 
 #[cfg(test)]
