@@ -19,9 +19,10 @@
 //!   more the more it loses; so must one that has not yet sent enough to tell,
 //!   and one that was silent before and came back. Two more must one that had
 //!   nothing to send for a while, as its round trip is not known any more.
-//! * One that need let only one pass, with many segments out, need not wait for
-//!   the retransmission: TCP sends a probe before, and puts the timeout off by
-//!   it. That the time has passed and the probe was not answered is as much.
+//! * But where many segments were under way when it fell silent, the more the
+//!   more it loses, they can't all be lost by chance: their time and that of
+//!   one timeout is enough. The timeout itself comes later, since TCP sends a
+//!   probe before, which puts it off.
 //!
 //! Closing a dead subflow is what moves its data, but costs: the kernel sends
 //! all again that the connection has out, on whichever subflow. As long as the
@@ -37,6 +38,8 @@ use super::event::Time;
 pub struct Facts {
     /// Segments sent and not acknowledged.
     pub unacked: u32,
+    /// Those that are thought to be under way: neither arrived nor lost.
+    pub flight: u32,
     /// How often the timeout was doubled.
     pub backoff: u32,
     /// The timeout, doubled as often.
@@ -95,6 +98,8 @@ pub struct Path {
     /// For how long data had been out at the last look, at least, in
     /// milliseconds, and one more; 0 where none was.
     out: u16,
+    /// Segments that were under way then, or before the first timeout.
+    flight: u16,
     /// How often it came back after a timeout.
     comebacks: u8,
     timed_out: bool,
@@ -129,8 +134,8 @@ const TIMEOUTS_MAX: u32 = 5;
 /// After so many, which take about a minute, a dead path is left whatever that
 /// costs: what led over it may have been forgotten on the way.
 const TIMEOUTS_LAST: u32 = 8;
-/// So many segments are not all lost by chance, nor held up by a peer that
-/// waits for more.
+/// So many segments are not all lost by chance, where few are; for each timeout
+/// more that a path must let pass because it loses some, so many more.
 const MANY: u32 = 8;
 
 fn millis(time: Time) -> u32 {
@@ -209,6 +214,9 @@ impl Path {
         }
         let out = if facts.unacked == 0 { 0 } else { self.silence(look).as_millis().saturating_add(1) };
         self.out = out.min(u16::MAX.into()) as u16;
+        if facts.backoff == 0 {
+            self.flight = facts.flight.min(u16::MAX.into()) as u16;
+        }
         (self.sum, self.looked) = (sum, now);
         moved
     }
@@ -239,14 +247,17 @@ impl Path {
         (self.segs, self.retrans) = (facts.segs_out, facts.total_retrans);
     }
 
-    /// How many timeouts it must let pass.
-    fn timeouts(&self, facts: &Facts) -> u32 {
+    /// How many timeouts it must let pass, and how many segments must have been
+    /// under way for one to be enough.
+    fn timeouts(&self, facts: &Facts) -> (u32, Option<u32>) {
         // Where n segments went through, three of them might yet have been lost.
         let unknown = 30_000 / self.segs.clamp(1, WINDOW);
         let lossy = (u32::from(self.loss) + unknown) / LOSSY;
+        let silent = u32::from(self.comebacks.div_ceil(2));
         let stale = facts.since_ack > facts.owed().saturating_add(STALE);
-        let doubts = lossy.max(u32::from(self.comebacks.div_ceil(2))) + if stale { 2 } else { 0 };
-        (1 + doubts).min(TIMEOUTS_MAX)
+        let doubts = lossy.max(silent) + if stale { 2 } else { 0 };
+        let many = (silent == 0 && !stale).then_some(MANY.saturating_mul(1 + lossy));
+        ((1 + doubts).min(TIMEOUTS_MAX), many)
     }
 
     /// Judges a subflow by one round of looks at all subflows of its
@@ -259,11 +270,10 @@ impl Path {
         let silence = self.silence(look);
         let trip = facts.rtt.max(Time::from_millis(self.worst.into()));
         let answer = trip.saturating_mul(2).saturating_add(facts.rttvar.saturating_mul(4)).max(SLACK);
-        let timeouts = self.timeouts(facts);
+        let (timeouts, many) = self.timeouts(facts);
         let mut left = facts.base().saturating_add(answer).saturating_sub(facts.silence());
-        let probed =
-            timeouts == 1 && facts.unacked >= MANY && silence >= facts.since_sent.saturating_add(trip);
-        if probed {
+        let many = many.is_some_and(|many| u32::from(self.flight) >= many);
+        if many {
             let due = facts.base().saturating_sub(silence).max(answer.saturating_sub(facts.since_sent));
             left = left.min(due);
         }
@@ -275,7 +285,7 @@ impl Path {
             let last = other.at.saturating_sub(other.facts.since_ack);
             last > fell_silent.saturating_add(other.facts.rtt).saturating_add(facts.rtt)
         };
-        if (probed || facts.backoff >= timeouts) && others.any(answered) {
+        if (many || facts.backoff >= timeouts) && others.any(answered) {
             return Verdict::Dead;
         }
         Verdict::Alive
@@ -348,6 +358,50 @@ mod tests {
         assert_eq!(judge(&looked_at(), idle, clean()), Verdict::Alive, "its round trip is long ago");
     }
 
+    /// Silent for so long, with much under way, and probed so long ago.
+    fn probed(since: u64, probe: u64) -> Facts {
+        Facts { flight: 20, since_sent: ms(probe), ..silent(since, 0) }
+    }
+
+    /// What is thought of it, where it was looked at when it fell silent too.
+    fn judge_after(mut path: Path, facts: Facts) -> Verdict {
+        let before = Facts { flight: 20, ..silent(8, 0) };
+        path.note(&Look { at: ms(10_008).saturating_sub(facts.since_ack), facts: before });
+        path.note(&Look { at: ms(10_000), facts });
+        judge(&path, facts, clean())
+    }
+
+    #[test]
+    fn where_much_was_under_way_the_probe_is_enough() {
+        assert_eq!(judge_after(looked_at(), probed(120, 60)), Verdict::Suspect(ms(10_100)));
+        assert_eq!(judge_after(looked_at(), probed(220, 160)), Verdict::Dead);
+        let late = probed(220, 40);
+        assert_eq!(judge_after(looked_at(), late), Verdict::Suspect(ms(10_020)), "an answer is due yet");
+        let mut once = looked_at();
+        once.note(&Look { at: ms(10_000), facts: probed(220, 160) });
+        let seen = judge(&once, probed(220, 160), clean());
+        assert_eq!(seen, Verdict::Suspect(ms(10_060)), "nobody saw that more than the probe was out");
+        let mut lossy = looked_at();
+        lossy.note(&Look { at: ms(9_100), facts: Facts { segs_out: 1256, total_retrans: 13, ..clean() } });
+        assert!(matches!(judge_after(lossy, probed(220, 160)), Verdict::Suspect(_)), "more must be lost");
+        let back = Path { comebacks: 1, ..looked_at() };
+        assert!(matches!(judge_after(back, probed(220, 160)), Verdict::Suspect(_)), "it was silent before");
+    }
+
+    #[test]
+    fn a_dead_path_is_left_when_that_helps() {
+        let dead = silent(700, 2);
+        let busy = Facts { unacked: 10, bytes_sent: 1_014_000, notsent: 100_000, ..clean() };
+        let nearly = Facts { notsent: 10_000, ..busy };
+        assert!(
+            !worth_leaving(&dead, [busy].into_iter()),
+            "its data has been moved, or waits no longer than that"
+        );
+        assert!(worth_leaving(&dead, [busy, nearly].into_iter()));
+        assert!(worth_leaving(&dead, [clean()].into_iter()));
+        assert!(worth_leaving(&Facts { backoff: TIMEOUTS_LAST, ..dead }, [busy].into_iter()));
+    }
+
     #[test]
     fn a_path_that_came_back_is_given_time_until_that_is_long_ago() {
         let mut path = looked_at();
@@ -372,6 +426,7 @@ mod tests {
         let mut path = Path::with_comebacks(u8::MAX);
         let most = Facts {
             unacked: u32::MAX,
+            flight: u32::MAX,
             backoff: u32::MAX,
             rto: Time::MAX,
             rtt: Time::MAX,

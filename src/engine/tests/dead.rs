@@ -225,6 +225,7 @@ impl Tcp {
         let since = |then: u64| ms((now / 4 * 4).saturating_sub(then / 4 * 4));
         Facts {
             unacked: self.out.len() as u32,
+            flight: if self.backoff == 0 { self.out.len() as u32 } else { 1 },
             notsent: self.queue.len() as u32 * 1400,
             backoff: self.backoff,
             rto: ms(self.rto()),
