@@ -35,8 +35,8 @@ daemon: $(BUILD)/mptcpapid
 
 $(BUILD)/mptcpapid: $(RUST) daemon/Cargo.toml $(shell find daemon/src -name '*.rs')
 	@mkdir -p $(BUILD)
-	$(CARGO) build --profile daemon -p mptcpapid
-	cp target/daemon/mptcpapid $@
+	$(CARGO) build --release -p mptcpapid
+	strip --strip-debug -o $@ target/release/mptcpapid
 
 # One static library first; both installed files are made from it.
 $(BUILD)/rust/libmptcpapi.a: $(RUST)

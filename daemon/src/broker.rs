@@ -92,8 +92,22 @@ struct Client {
     fd: OwnedFd,
     uid: u32,
     pid: i32,
-    /// Its sockets that are not connected yet.
+    /// Its sockets that are not connected yet, and some that were not.
     waiting: HashSet<Key>,
+    /// Looked through when they are so many.
+    tidy_at: usize,
+}
+
+impl Client {
+    /// Forgets those of its sockets that are connected or gone, unless they
+    /// have a call under way.
+    fn tidy(&mut self, manager: &Manager, calling: &HashSet<Key>) {
+        self.waiting.retain(|key| match manager.engine().by_key(key) {
+            Some(c) => c.phase == Phase::Prepared,
+            None => manager.prepared(key).switched || calling.contains(key),
+        });
+        self.tidy_at = 64 + 2 * self.waiting.len();
+    }
 }
 
 /// A question that is being answered.
@@ -621,7 +635,8 @@ impl Broker {
                 continue;
             }
             user.clients += 1;
-            self.clients.insert(id, Client { fd, uid: who.uid, pid: who.pid, waiting: HashSet::new() });
+            self.clients
+                .insert(id, Client { fd, uid: who.uid, pid: who.pid, waiting: HashSet::new(), tidy_at: 64 });
         }
     }
 
@@ -876,6 +891,10 @@ impl Broker {
             user.sockets += 1;
             self.owners.insert(key.cookie, Owner { uid, pid: client.pid });
         }
+        // It has no other call.
+        if client.waiting.len() >= client.tidy_at {
+            client.tidy(&self.manager, &HashSet::new());
+        }
         client.waiting.insert(key);
         self.orphans.remove(&key);
         Ok(())
@@ -1124,10 +1143,9 @@ impl Broker {
             self.forget(key);
         }
         self.notice_changes();
-        let manager = &self.manager;
+        let calling = self.calls.values().map(|pending| pending.key).collect();
         for client in self.clients.values_mut() {
-            let open = |key: &Key| manager.engine().by_key(key).is_some_and(|c| c.phase == Phase::Open);
-            client.waiting.retain(|key| !open(key) && manager.engine().knows_cookie(key.cookie));
+            client.tidy(&self.manager, &calling);
         }
         self.users.retain(|_, user| {
             user.clients > 0

@@ -95,7 +95,6 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
         broker.crew.threads += 1;
     }
     let number = broker.crew.number();
-    let mut events = vec![EpollEvent::empty(); BATCH];
     loop {
         if broker.crew.done {
             ship.work.notify_all();
@@ -110,18 +109,17 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
             }
             broker = perform(ship, &mut hands, task);
             broker.crew.end(number);
-            if broker.crew.led && broker.is_sooner() {
+            if broker.crew.is_led() && broker.is_sooner() {
                 broker.rouse();
             }
-        } else if !broker.crew.led {
-            broker.crew.led = true;
+        } else if let Some(mut events) = broker.crew.lead.take() {
             broker.flush();
             let wait = broker.timeout();
             drop(broker);
             let count = ship.epoll.wait(&mut events, millis(wait)).unwrap_or(0);
             broker = ship.lock();
             broker.turn(events.get(..count).unwrap_or_default());
-            broker.crew.led = false;
+            broker.crew.lead = Some(events);
         } else if broker.crew.active() > CREW && !first {
             broker.crew.threads -= 1;
             return;
@@ -161,7 +159,7 @@ fn watch(ship: &Arc<Ship>) {
                 log!(Warning, "user {user} holds a thread up: a socket does not let go of its lock");
             }
         }
-        let waiting = broker.has_tasks() || !broker.crew.led;
+        let waiting = broker.has_tasks() || !broker.crew.is_led();
         if !(waiting && broker.crew.is_slow()) {
             continue;
         }
@@ -221,14 +219,13 @@ fn millis(wait: Option<Duration>) -> EpollTimeout {
 }
 
 /// Who is at what.
-#[derive(Default)]
 pub struct Crew {
     /// Threads in all.
     pub threads: usize,
     /// Those that wait for work.
     pub idle: usize,
-    /// Somebody waits for what happens.
-    pub led: bool,
+    /// Room for what happens; whoever waits for that has it.
+    lead: Option<Vec<EpollEvent>>,
     /// Somebody looks whether the others get on.
     watched: bool,
     /// Everybody is to go.
@@ -256,7 +253,19 @@ pub const NOBODY: u32 = u32::MAX;
 /// Threads that work for one user at a time.
 const PER_USER: usize = 2;
 
+impl Default for Crew {
+    fn default() -> Self {
+        let lead = Some(vec![EpollEvent::empty(); BATCH]);
+        Self { threads: 0, idle: 0, lead, watched: false, done: false, numbers: 0, busy: Vec::new() }
+    }
+}
+
 impl Crew {
+    /// Somebody waits for what happens.
+    fn is_led(&self) -> bool {
+        self.lead.is_none()
+    }
+
     fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers

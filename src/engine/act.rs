@@ -276,6 +276,7 @@ impl Engine {
                 closing: false,
                 surplus: false,
                 hand: by_hand.is_some(),
+                listed: false,
                 path: Path::with_comebacks(comebacks),
                 tag,
             },
@@ -318,7 +319,7 @@ impl Engine {
             c.announced.iter().filter(|(addr, _)| gone(addr)).copied().collect();
         c.failures.retain(|f| !gone(&f.local));
         c.missed.retain(|(local, _)| !gone(local));
-        c.mismatches.retain(|addr| !gone(addr));
+        c.mismatches.retain(|(addr, _)| !gone(addr));
         let freed: Vec<SocketAddr> =
             c.ids.iter().filter(|s| s.id != 0 && gone(&s.addr)).map(|s| s.addr).collect();
         for addr in freed {
@@ -394,13 +395,16 @@ impl Engine {
         c.choose(&self.host, now);
         let mut changes = Vec::new();
         for i in 0..c.subflows.len() {
-            let Some(subflow) = c.subflows.get(i).copied() else { continue };
-            let Some(wish) = c.wish(&self.host, &subflow.local, Some(&subflow)) else { continue };
-            if subflow.up() && wish != subflow.backup {
+            let Some(mut subflow) = c.subflows.get(i).copied() else { continue };
+            let wish = c.wish(&self.host, &subflow.local, Some(&subflow));
+            let listed = c.unclaimed.is_none() && c.entry(&subflow.local).is_some();
+            subflow.listed = listed || (subflow.listed && !subflow.up());
+            if let Some(wish) = wish.filter(|wish| subflow.up() && *wish != subflow.backup) {
+                subflow.backup = wish;
                 changes.push((subflow, wish));
-                if let Some(subflow) = c.subflows.get_mut(i) {
-                    subflow.backup = wish;
-                }
+            }
+            if let Some(known) = c.subflows.get_mut(i) {
+                *known = subflow;
             }
         }
         // Never without one that is none.
@@ -417,14 +421,17 @@ impl Engine {
         if c.additions.iter().all(|addition| !addition.commands.is_empty()) {
             return;
         }
-        let (done, waiting): (Vec<Addition>, Vec<Addition>) =
-            c.additions.take().into_iter().partition(|a| a.commands.is_empty());
-        c.additions = waiting.into();
-        for addition in done {
-            // What it asked for stays, whatever becomes of the others.
-            c.additions.iter_mut().for_each(|other| other.yield_to(&addition));
-            self.notices.push_back(Notice::Answer { id: addition.request, result: Ok(()) });
+        let mut waiting: Vec<Addition> = Vec::new();
+        for addition in c.additions.take() {
+            if addition.commands.is_empty() {
+                // What it asked for stays, whatever becomes of those before it.
+                waiting.iter_mut().for_each(|earlier| earlier.yield_to(&addition));
+                self.notices.push_back(Notice::Answer { id: addition.request, result: Ok(()) });
+            } else {
+                waiting.push(addition);
+            }
         }
+        c.additions = waiting.into();
     }
 
     pub(super) fn done(&mut self, tag: u64, outcome: Outcome, now: Time) {

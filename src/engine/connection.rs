@@ -99,6 +99,8 @@ pub struct Subflow {
     pub surplus: bool,
     /// It was opened by hand.
     pub hand: bool,
+    /// Its priority is what the list says.
+    pub(super) listed: bool,
     pub(super) path: Path,
     /// The command that asked for it, 0 where we didn't.
     pub(super) tag: u64,
@@ -195,12 +197,16 @@ pub(super) struct Addition {
 }
 
 impl Addition {
-    /// Leaves to another what it asked for too.
-    pub fn yield_to(&mut self, other: &Self) {
-        let keep = |addr: &SocketAddr| !other.added.contains(addr);
+    /// Leaves to a later one what that asked for too.
+    pub fn yield_to(&mut self, later: &Self) {
+        self.leave(|addr| later.added.contains(addr));
+        self.lifted.retain(|gone| !later.added.iter().any(|added| addr::covers(gone, added)));
+    }
+
+    /// What somebody has decided since is not for this to undo.
+    pub fn leave(&mut self, decided: impl Fn(&SocketAddr) -> bool) {
         let pairs = self.added.iter().copied().zip(self.before.iter().copied());
-        (self.added, self.before) = pairs.filter(|(addr, _)| keep(addr)).unzip();
-        self.lifted.retain(|gone| !other.added.iter().any(|added| addr::covers(gone, added)));
+        (self.added, self.before) = pairs.filter(|(addr, _)| !decided(addr)).unzip();
     }
 }
 
@@ -229,9 +235,9 @@ pub struct Connection {
     /// The specific address that the application bound the socket to.
     pub bound: Option<SocketAddr>,
     /// The device that the application bound the socket to.
-    pub device: Option<Device>,
+    pub device: Option<Box<Device>>,
     /// Removed without having been listed.
-    pub excluded: Vec<SocketAddr>,
+    pub excluded: Few<SocketAddr>,
     /// Address pair of the initial subflow, canonical.
     pub initial: Option<(SocketAddr, SocketAddr)>,
     /// Subflows, in order of creation.
@@ -248,8 +254,9 @@ pub struct Connection {
     pub(super) removals: Few<Removal>,
     pub(super) additions: Few<Addition>,
     pub(super) routing: Few<SocketAddr>,
-    /// Addresses that the kernel has under other ids, once for every try.
-    pub(super) mismatches: Few<SocketAddr>,
+    /// Ids that were tried for addresses, and that the kernel has for others,
+    /// or the addresses under others.
+    pub(super) mismatches: Few<(SocketAddr, u8)>,
     pub(super) refused: Few<Refused>,
     pub(super) flight: Option<Box<Flight>>,
     /// Since when there has been no subflow.
@@ -265,13 +272,14 @@ pub struct Connection {
     /// What was asked for besides the list.
     pub(super) steering: Option<Box<Steering>>,
     pub(super) indexed: Indexed,
+    /// Counted among those that wait for a connection.
+    pub(super) counted: bool,
 }
 
 /// What [`super::Engine`] last noted of a connection in its indexes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Indexed {
     pub due: Option<Time>,
-    pub prepared: bool,
     pub digest: u64,
 }
 
@@ -305,7 +313,7 @@ impl Connection {
             entries: Vec::new(),
             bound: None,
             device: None,
-            excluded: Vec::new(),
+            excluded: Few::default(),
             initial: None,
             subflows: Vec::new(),
             peers: Vec::new(),
@@ -327,6 +335,7 @@ impl Connection {
             watch: None,
             steering: None,
             indexed: Indexed::default(),
+            counted: false,
         }
     }
 
@@ -649,6 +658,12 @@ impl Connection {
         if **flight == Flight::default() {
             self.flight = None;
         }
+    }
+
+    /// The id under which the peer was certainly told of an address.
+    pub(super) fn told(&self, addr: &SocketAddr) -> Option<u8> {
+        let unsure = self.flight.as_ref().is_some_and(|flight| flight.untold.contains(addr));
+        self.announced.iter().find(|(known, _)| known == addr && !unsure).map(|(_, id)| *id)
     }
 
     /// Where joins to an address that was announced arrive.

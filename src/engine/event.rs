@@ -8,6 +8,7 @@ use super::saved::Saved;
 use super::settings::Setting;
 use crate::error::Result;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 
 /// Monotonic time since a moment of the owner's choice.
 pub type Time = std::time::Duration;
@@ -17,7 +18,7 @@ pub type RequestId = u64;
 
 /// Names a connection inside the engine; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Handle(pub(super) u64);
+pub struct Handle(pub(super) NonZeroU64);
 
 /// Identity of a socket: accepted sockets share their listener's cookie, so
 /// the inode belongs to it.

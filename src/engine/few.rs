@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A list that is empty or short for most connections: two words, and no room
-//! to spare behind them.
+//! A list that is empty for most connections, and short for the others: one
+//! word, and no room to spare behind it.
 
+use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Few<T>(Box<[T]>);
+/// Never a box of nothing: so those that are equal look equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::box_collection, reason = "a boxed slice takes two words, also where it is empty")]
+pub struct Few<T>(Option<Box<Vec<T>>>);
 
 impl<T> Few<T> {
     fn change<R>(&mut self, change: impl FnOnce(&mut Vec<T>) -> R) -> R {
-        let mut items = std::mem::take(&mut self.0).into_vec();
+        let mut items = self.take();
         let result = change(&mut items);
-        self.0 = items.into_boxed_slice();
+        *self = items.into();
         result
     }
 
@@ -37,19 +40,32 @@ impl<T> Few<T> {
 
     /// Everything, leaving nothing.
     pub fn take(&mut self) -> Vec<T> {
-        std::mem::take(&mut self.0).into_vec()
+        self.0.take().map(|items| *items).unwrap_or_default()
     }
 }
 
 impl<T> Default for Few<T> {
     fn default() -> Self {
-        Self(Box::default())
+        Self(None)
     }
 }
 
 impl<T> From<Vec<T>> for Few<T> {
-    fn from(items: Vec<T>) -> Self {
-        Self(items.into_boxed_slice())
+    fn from(mut items: Vec<T>) -> Self {
+        items.shrink_to_fit();
+        Self((!items.is_empty()).then(|| Box::new(items)))
+    }
+}
+
+impl<T> FromIterator<T> for Few<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        items.into_iter().collect::<Vec<T>>().into()
+    }
+}
+
+impl<T: Hash> Hash for Few<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self[..].hash(state);
     }
 }
 
@@ -57,12 +73,12 @@ impl<T> Deref for Few<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.0
+        self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 }
 
 impl<T> DerefMut for Few<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.0
+        self.0.as_deref_mut().map_or(&mut [], Vec::as_mut_slice)
     }
 }

@@ -6,7 +6,7 @@
 //! id, and with it the port that the kernel's entry was made with, until it is
 //! removed; id 0 is the initial subflow's address and never given out.
 
-use super::few::Few;
+use crate::addr;
 use std::net::SocketAddr;
 
 /// One id in use.
@@ -20,10 +20,17 @@ pub struct Slot {
     pub port: u16,
 }
 
+impl Slot {
+    /// Whether the id is another's, whose address isn't known.
+    pub fn is_aside(&self) -> bool {
+        addr::is_wildcard(&self.addr)
+    }
+}
+
 /// The table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ids {
-    slots: Few<Slot>,
+    slots: Box<[Slot]>,
     last: u8,
 }
 
@@ -37,10 +44,23 @@ impl Ids {
             }
             let taken = |known: &Slot| known.id == slot.id || known.addr == slot.addr;
             if !ids.slots.iter().any(taken) {
-                ids.slots.push(slot);
+                ids.put(slot);
             }
         }
         ids
+    }
+
+    fn keep(&mut self, keep: impl FnMut(&Slot) -> bool) {
+        let mut slots = std::mem::take(&mut self.slots).into_vec();
+        slots.retain(keep);
+        self.slots = slots.into_boxed_slice();
+    }
+
+    fn put(&mut self, slot: Slot) {
+        let mut slots = std::mem::take(&mut self.slots).into_vec();
+        slots.reserve_exact(1);
+        slots.push(slot);
+        self.slots = slots.into_boxed_slice();
     }
 
     /// The id given out last.
@@ -55,8 +75,13 @@ impl Ids {
 
     /// Notes an id that the kernel gave, whatever we knew of it.
     pub fn reserve(&mut self, id: u8, addr: SocketAddr, port: u16) {
-        self.slots.retain(|slot| slot.id != id && slot.addr != addr);
-        self.slots.push(Slot { id, addr, port });
+        self.keep(|slot| slot.id != id && slot.addr != addr);
+        self.put(Slot { id, addr, port });
+    }
+
+    /// Notes that an id is another's, under an address that nobody asks for.
+    pub fn set_aside(&mut self, id: u8, anywhere: SocketAddr) {
+        self.reserve(id, addr::with_port(anywhere, id.into()), id.into());
     }
 
     /// The address's id, or a new one: 1 to 255, the one longest unused first.
@@ -72,20 +97,24 @@ impl Ids {
         }
         if wish != 0 && !self.slots.iter().any(|slot| slot.id == wish) {
             let slot = Slot { id: wish, addr, port };
-            self.slots.push(slot);
+            self.put(slot);
             return Some(slot);
         }
-        let mut id = self.last;
-        for _ in 1..=u8::MAX {
-            id = if id == u8::MAX { 1 } else { id + 1 };
-            if !self.slots.iter().any(|slot| slot.id == id) {
-                let slot = Slot { id, addr, port };
-                self.slots.push(slot);
-                self.last = id;
-                return Some(slot);
-            }
-        }
-        None
+        let id = self.longest_unused().or_else(|| {
+            // What was another's may not be any more.
+            self.keep(|slot| !slot.is_aside());
+            self.longest_unused()
+        })?;
+        let slot = Slot { id, addr, port };
+        self.put(slot);
+        self.last = id;
+        Some(slot)
+    }
+
+    fn longest_unused(&self) -> Option<u8> {
+        let after = (1..=u8::MAX).filter(|id| *id > self.last);
+        let mut ids = after.chain(1..=self.last);
+        ids.find(|id| !self.slots.iter().any(|slot| slot.id == *id))
     }
 
     /// From now on commands for this address name another port.
@@ -97,7 +126,7 @@ impl Ids {
 
     /// Gives the id of an address up.
     pub fn free(&mut self, addr: &SocketAddr) {
-        self.slots.retain(|slot| slot.addr != *addr);
+        self.keep(|slot| slot.addr != *addr);
     }
 
     /// Every slot, in the order in which they were taken.
@@ -126,6 +155,19 @@ mod tests {
         assert_eq!(ids.allocate(addr(7), 0).unwrap().id, given[7]);
         ids.free(&addr(7));
         assert_eq!(ids.allocate(addr(300), 0).unwrap().id, given[7]);
+    }
+
+    #[test]
+    fn an_id_that_was_another_s_is_better_than_none() {
+        let mut ids = Ids::default();
+        for n in 0..255 {
+            let id = ids.allocate(addr(n), 0).unwrap().id;
+            if n < 200 {
+                ids.set_aside(id, (Ipv4Addr::UNSPECIFIED, 0).into());
+            }
+        }
+        assert_eq!(ids.allocate(addr(300), 0).unwrap().id, 1);
+        assert_eq!(ids.iter().count(), 56);
     }
 
     #[test]

@@ -44,6 +44,7 @@ use host::Host;
 use note::{add, admit, begin, credible, down, peer_has, position, remove, seen, snapshot, succeed};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
 
 /// Subflows of one connection; the kernel sets no bound of its own.
 const SUBFLOWS_MAX: usize = 255;
@@ -57,7 +58,7 @@ pub(crate) fn unspecified(like: &SocketAddr) -> SocketAddr {
 /// What is known by a cookie: accepted sockets share their listener's.
 #[derive(Debug, Default)]
 struct Family {
-    members: usize,
+    members: u32,
     /// The one that is no connection: the listener, where it has children.
     prepared: Option<Handle>,
 }
@@ -199,7 +200,7 @@ impl Engine {
                 let claimed = self.claim(handle);
                 self.with(handle, now, |c| {
                     if c.phase == Phase::Prepared || claimed {
-                        (c.bound, c.device) = (bound, device);
+                        (c.bound, c.device) = (bound, device.map(Box::new));
                     }
                 });
             }
@@ -325,7 +326,7 @@ impl Engine {
             }
             Event::Restore(saved) => self.restore(*saved, now),
             Event::Tick => {
-                let later = self.timers.split_off(&(now, Handle(u64::MAX)));
+                let later = self.timers.split_off(&(now, Handle(NonZeroU64::MAX)));
                 for (_, handle) in std::mem::replace(&mut self.timers, later) {
                     self.with(handle, now, |c| c.indexed.due = None);
                 }
@@ -364,8 +365,8 @@ impl Engine {
     }
 
     fn insert(&mut self, mut connection: Connection) -> Handle {
+        let handle = Handle(NonZeroU64::MIN.saturating_add(self.handles));
         self.handles += 1;
-        let handle = Handle(self.handles);
         // No two connections count the same.
         connection.heard = self.handles << 32;
         self.families.entry(connection.key.cookie).or_default().members += 1;
@@ -389,8 +390,8 @@ impl Engine {
     fn index(&mut self, handle: Handle) {
         let Some(c) = self.connections.get_mut(&handle) else { return };
         let prepared = c.phase == Phase::Prepared;
-        if prepared != c.indexed.prepared {
-            c.indexed.prepared = prepared;
+        if prepared != c.counted {
+            c.counted = prepared;
             if prepared {
                 self.waiting += 1;
             } else {
@@ -432,7 +433,7 @@ impl Engine {
         if let Some(due) = c.indexed.due {
             self.timers.remove(&(due, handle));
         }
-        self.waiting -= usize::from(c.indexed.prepared);
+        self.waiting -= usize::from(c.counted);
         if let Some(changed) = self.changed.as_mut().filter(|_| c.key.inode != 0) {
             changed.insert(c.key);
         }

@@ -5,7 +5,6 @@
 use super::connection::{Addition, Connection, Entry, Failure, Peer, Phase, Ready, Refused, State, Subflow};
 use super::event::{Action, Outcome, RequestId, Seen, Time};
 use super::host::Host;
-use super::ids::Slot;
 use super::judge::Path;
 use super::unspecified;
 use crate::addr;
@@ -121,7 +120,14 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
     let port = addr::canonical(subflow.local).port();
     let source = addr::with_port(addr::canonical(subflow.local), 0);
     if !c.ids.iter().any(|slot| slot.id == subflow.local_id && addr::same_ip(&slot.addr, &source)) {
-        c.ids.reserve(subflow.local_id, source, if subflow.initial { 0 } else { port });
+        if c.told(&source).is_some() {
+            // The kernel has it twice, once for a port.
+            c.ids.set_aside(subflow.local_id, unspecified(&source));
+        } else {
+            // A join of the peer's to the connection's port has it for any.
+            let any = subflow.initial || c.initial.is_some_and(|(first, _)| first.port() == port);
+            c.ids.reserve(subflow.local_id, source, if any { 0 } else { port });
+        }
     }
     let state = if subflow.up { State::Up(now) } else { State::Syn };
     if subflow.up && !c.missed.is_empty() {
@@ -154,6 +160,7 @@ pub(super) fn seen(c: &mut Connection, subflow: &Seen, now: Time) -> bool {
                 closing: false,
                 surplus: false,
                 hand: false,
+                listed: false,
                 path: Path::default(),
                 tag: 0,
             };
@@ -262,21 +269,23 @@ pub(super) fn announced_or_not(
         flight.untold.retain(|addr| addr != local);
     }
     if outcome == Outcome::Taken {
-        c.mismatches.retain(|known| known != local);
+        c.mismatches.retain(|(known, _)| known != local);
+        if c.announced.contains(&(*local, id)) && c.ids.get(local).is_none_or(|slot| slot.id != id) {
+            // A join of it looked for another meanwhile.
+            c.ids.reserve(id, *local, local.port());
+        }
         return None;
     }
     c.announced.retain(|(addr, _)| addr != local);
-    let tried = c.mismatches.iter().filter(|known| *known == local).count() as u8;
-    if outcome == Outcome::Mismatch && tried < GUESSES {
-        mismatch(c, local);
-        renew(c, local, id, local.port());
-        // Another has that id; or the kernel gave the address one by itself,
-        // for a join that we didn't hear of: one of the first.
-        let free = |slot: Slot| slot.id != tried || addr::is_wildcard(&slot.addr);
-        if tried > 0 && c.ids.iter().all(free) {
-            c.ids.reserve(tried, *local, local.port());
+    if outcome == Outcome::Mismatch {
+        let tried = mismatch(c, local, id);
+        // Another has that id; or the kernel gave the address one by itself.
+        if renew(c, local, id, local.port()) && tried > 0 {
+            guess(c, local, local.port());
         }
-        return None;
+        if tried < GUESSES {
+            return None;
+        }
     }
     // An announcement is put off as a pair of the address with itself.
     fail(c, *local, *local, now);
@@ -299,27 +308,45 @@ fn tell_again(c: &mut Connection, local: &SocketAddr, now: Time) {
     }
 }
 
-/// Counts a try with an id that the kernel has for something else.
-fn mismatch(c: &mut Connection, source: &SocketAddr) {
+/// Notes a try with an id that the kernel has for something else, or something
+/// else for; how many there were before.
+fn mismatch(c: &mut Connection, source: &SocketAddr, id: u8) -> usize {
     if c.mismatches.len() >= 512 {
         c.mismatches.take_at(0);
     }
-    c.mismatches.push(*source);
+    let tried = c.mismatches.iter().filter(|(known, _)| known == source).count();
+    c.mismatches.push((*source, id));
+    tried
 }
 
-/// Ids that are tried for an address that the kernel has under an unknown one.
-const GUESSES: u8 = 8;
+/// So many ids are tried at once for an address that the kernel has under an
+/// unknown one; then one each time that it is tried again.
+const GUESSES: usize = 8;
+/// The same for a join, which can change its port too.
+const JOIN_GUESSES: usize = 5;
+
+/// Gives an address the id that the kernel most likely has it under: the kernel
+/// takes the lowest that is free, for a join that we didn't hear of.
+fn guess(c: &mut Connection, source: &SocketAddr, port: u16) {
+    let tried = |id: u8| c.mismatches.contains(&(*source, id));
+    let taken = |id: u8| c.ids.iter().any(|s| s.id == id && s.addr != *source && !s.is_aside());
+    match (1..=u8::MAX).find(|id| !tried(*id) && !taken(*id)) {
+        Some(id) => c.ids.reserve(id, *source, port),
+        // What was so may not be any more.
+        None => c.mismatches.retain(|(known, _)| known != source),
+    }
+}
 
 /// Gives an address another id, unless it has one meanwhile, and the port that
-/// commands for it name.
-fn renew(c: &mut Connection, source: &SocketAddr, id: u8, port: u16) {
+/// commands for it name; whether it does.
+fn renew(c: &mut Connection, source: &SocketAddr, id: u8, port: u16) -> bool {
     if c.ids.get(source).is_none_or(|slot| slot.id != id) {
-        return;
+        return false;
     }
     c.ids.free(source);
-    // The old id stays taken, under an address that nobody asks for.
-    c.ids.reserve(id, addr::with_port(unspecified(source), u16::from(id)), u16::from(id));
+    c.ids.set_aside(id, unspecified(source));
     c.ids.allocate(*source, port);
+    true
 }
 
 /// A join that was not made, and is to be, in another way or later.
@@ -356,7 +383,7 @@ pub(super) fn created_or_not(
         if let Some(subflow) = asked.and_then(|at| c.subflows.get_mut(at)) {
             subflow.state = State::Syn;
         }
-        c.mismatches.retain(|known| known != source);
+        c.mismatches.retain(|(known, _)| known != source);
         return None;
     }
     if asked.is_none() {
@@ -373,22 +400,26 @@ pub(super) fn created_or_not(
         Outcome::Mismatch => {
             fail(c, *source, *remote, now);
             // The kernel has entries that we don't know: another id first, then
-            // any port, then odd ones, then no more until it works again.
-            let tried = c.mismatches.iter().filter(|known| *known == source).count();
-            if let Some(id) = id
-                && tried < 5
-            {
-                mismatch(c, source);
+            // any port, then odd ones; later again.
+            if let Some(id) = id {
+                let tried = mismatch(c, source, id);
                 let port = match (tried, source.port()) {
                     (0, _) => local.port(),
                     (1, port) => port,
                     (_, 0) => 0x8000 | c.initial.map_or(0, |(from, _)| from.port()).rotate_left(tried as u32),
                     (_, port) => port,
                 };
-                renew(c, source, id, port);
-                untried(c, source, remote);
-                if let Some(failure) = c.failures.last_mut() {
-                    failure.until = now;
+                if tried == 0 && c.told(source) == Some(id) {
+                    // The kernel has it for any port.
+                    c.ids.set_port(source, source.port());
+                } else if renew(c, source, id, port) && tried > 0 && source.port() != 0 {
+                    guess(c, source, port);
+                }
+                if tried < JOIN_GUESSES {
+                    untried(c, source, remote);
+                    if let Some(failure) = c.failures.last_mut() {
+                        failure.until = now;
+                    }
                 }
             }
         }
@@ -478,6 +509,7 @@ pub(super) fn remove(c: &mut Connection, addrs: &[SocketAddr]) -> Result<()> {
         }
     }
     for addr in addrs {
+        c.additions.iter_mut().for_each(|addition| addition.leave(|added| addr::covers(addr, added)));
         let before = c.entries.len();
         c.entries.retain(|entry| !addr::covers(addr, &entry.addr));
         let was_listed = c.entries.len() < before;
@@ -491,7 +523,7 @@ pub(super) fn remove(c: &mut Connection, addrs: &[SocketAddr]) -> Result<()> {
     }
     if c.excluded.len() > addr::LIST_MAX {
         let surplus = c.excluded.len() - addr::LIST_MAX;
-        c.excluded.drain(..surplus);
+        c.excluded = c.excluded.take().split_off(surplus).into();
     }
     Ok(())
 }

@@ -166,7 +166,9 @@ impl Connection {
         if let Some(pinned) = s.and_then(|s| self.pinned(s)) {
             return Some(pinned);
         }
-        let listed = self.backup(host, local);
+        // What a list said of it ends with its entry.
+        let unlisted = || s.filter(|s| s.listed).map(|_| false);
+        let listed = self.backup(host, local).or_else(unlisted);
         let Some(steering) = self.steering.as_ref().filter(|_| self.unclaimed.is_none()) else {
             return listed;
         };

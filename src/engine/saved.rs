@@ -160,8 +160,8 @@ impl Saved {
             listed: c.listed,
             entries: c.entries.clone(),
             bound: c.bound,
-            device: c.device.clone(),
-            excluded: c.excluded.clone(),
+            device: c.device.as_deref().cloned(),
+            excluded: c.excluded.to_vec(),
             leaving,
             initial: c.initial,
             peers: c.peers.clone(),
@@ -184,7 +184,7 @@ impl Saved {
     fn revive(self, now: Time) -> Connection {
         let mut c = Connection::new(self.key);
         (c.server, c.listed, c.foreign) = (self.server, self.listed, self.foreign);
-        (c.bound, c.device) = (self.bound, self.device);
+        (c.bound, c.device) = (self.bound, self.device.map(Box::new));
         for entry in self.entries.into_iter().take(LIST_MAX) {
             if !c.entries.iter().any(|known| known.addr == entry.addr) {
                 c.entries.push(entry);

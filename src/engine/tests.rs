@@ -544,6 +544,40 @@ fn an_add_that_is_undone_closes_nothing_that_was_there() {
     );
 }
 
+#[test]
+fn the_flags_of_an_add_that_is_undone_end_with_it() {
+    let found = [
+        // The peer's join is listed for backup; the other address is refused.
+        vec![
+            Op::Acknowledge,
+            Op::Die(0),
+            Op::Next(Fate::PortTaken),
+            Op::PeerJoins(2),
+            Op::Deliver,
+            Op::Add(vec![2, 0], true),
+        ],
+        // The same after a join that failed, with an id that is not known.
+        vec![
+            Op::Acknowledge,
+            Op::Repeat,
+            Op::PeerJoins(3),
+            Op::Next(Fate::Refuse),
+            Op::Add(vec![1], false),
+            Op::Deliver,
+            Op::Remove(vec![1], false),
+            Op::Next(Fate::PortTaken),
+            Op::Add(vec![3, 1], true),
+        ],
+    ];
+    for ops in found {
+        let mut world = World::new(&[]);
+        ops.iter().for_each(|op| world.apply(op));
+        let last = &world.answered[&world.requests];
+        assert_eq!(last.as_ref().map_err(Error::errno), Err(libc::EADDRINUSE));
+        world.at_rest();
+    }
+}
+
 /// A connection from address 0, without a list and fully established, whose
 /// commands are answered by the test.
 fn bare() -> Engine {

@@ -381,7 +381,13 @@ impl Manager {
             pm::Event::Created { token, pair, server } => {
                 let initial = seen(&pair, true);
                 match key.filter(|key| self.engine.knows_cookie(key.cookie)) {
-                    Some(key) => self.tell(Event::Created { token, key, initial, server }),
+                    Some(key) => {
+                        // What it was made ready for has come. A listener goes on.
+                        if !server {
+                            self.prepared.remove(&key);
+                        }
+                        self.tell(Event::Created { token, key, initial, server });
+                    }
                     None => self.strange(token, initial, server),
                 }
             }

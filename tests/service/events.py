@@ -221,8 +221,8 @@ def hears_its_own(path, connections, each):
 
 
 def many_hear_of_their_own():
-    # Four to each connection: 10,000 with --much, as two users.
-    connections = 1250 if MUCH else 50
+    # Ten thousand, four to each connection, as two users.
+    connections = 1250
     with Broker(POLICY) as broker:
         children = [Child(uid, hears_its_own, broker.path, connections, 4) for uid in (GOOD, EVIL)]
         total = sum(child.wait(85) for child in children)

@@ -128,6 +128,27 @@ def grace():
         as_user(EVIL, user, broker.path)
 
 
+def nothing_but_taken():
+    """Sockets that were put under control and nothing else count as long as
+    their program is there, and no longer."""
+    def take(path):
+        with wire.Client(path) as client:
+            return [client.errno(wire.TAKE, sock) for sock in [wire.mptcp() for _ in range(3)]]
+
+    def user(path):
+        with wire.Client(path) as client:
+            sockets = [wire.mptcp() for _ in range(2)]
+            for sock in sockets:
+                client.ask(wire.TAKE, sock)
+            time.sleep(6)  # longer than a sweep
+            assert client.errno(wire.TAKE, wire.mptcp()) == errno.EDQUOT
+            return True
+
+    with Broker(f"grace = 0\n[default]\nsockets = 2\n") as broker:
+        as_user(EVIL, user, broker.path)
+        until("the dead program's places", lambda: as_user(EVIL, take, broker.path) == [0, 0, errno.EDQUOT])
+
+
 def so_many_clients():
     """`clients`, and nobody at all."""
     def user(path):
@@ -369,5 +390,5 @@ def twenty_thousand_sockets():
             child.wait()
 
 
-CASES = [so_many_sockets, grace, so_many_clients, so_many_requests, which_addresses, server_lists, named_peers, shared_fates,
-         what_is_not_registered, twenty_thousand_sockets]
+CASES = [so_many_sockets, grace, nothing_but_taken, so_many_clients, so_many_requests, which_addresses, server_lists,
+         named_peers, shared_fates, what_is_not_registered, twenty_thousand_sockets]

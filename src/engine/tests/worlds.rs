@@ -1017,7 +1017,7 @@ impl Many {
             assert!(engine.knows_cookie(c.key.cookie));
         }
         assert_eq!(engine.waiting(), waiting);
-        assert_eq!(engine.families.values().map(|family| family.members).sum::<usize>(), members);
+        assert_eq!(engine.families.values().map(|family| family.members as usize).sum::<usize>(), members);
         assert!(engine.by_key.len() <= members && engine.by_token.len() <= members);
         assert!(engine.timers.len() <= members);
         assert_eq!(self.journal.len(), engine.by_key.len(), "the journal holds what is known");
@@ -1177,6 +1177,84 @@ proptest! {
         };
         prop_assert_eq!(run(), run());
     }
+}
+
+/// The kernel gave an address an id for a join that was closed unheard, and two
+/// addresses look for theirs at the same time.
+#[test]
+fn addresses_that_the_kernel_numbered_by_itself_are_announced() {
+    let ops = [
+        Op::RefuseNext,
+        Op::Listen(vec![2]),
+        Op::Arrive(0),
+        Op::PeerJoins(0, 0),
+        Op::Deliver(2),
+        Op::Add(0, vec![1, 0], false, false),
+        Op::Restart,
+        Op::Die(0, 1),
+        Op::Flush,
+    ];
+    let mut many = Many::new();
+    ops.iter().for_each(|op| many.apply(op));
+    many.at_rest();
+}
+
+/// Two ADDs of an address are refused, and it was removed in between.
+#[test]
+fn an_add_that_is_undone_brings_back_nothing_that_was_removed() {
+    let ops = [
+        Op::Connect(vec![0], true, false),
+        Op::Next(Join::Answer),
+        Op::Next(Join::Fails(libc::EADDRINUSE)),
+        Op::Acknowledge(0),
+        Op::Flush,
+        Op::Add(0, vec![0, 1], false, false),
+        Op::Remove(0, vec![0], false),
+        Op::Add(0, vec![0], false, true),
+    ];
+    let mut many = Many::new();
+    ops.iter().for_each(|op| many.apply(op));
+    many.at_rest();
+}
+
+/// Of two ADDs of an address the first succeeds, and the second is refused.
+#[test]
+fn an_add_that_is_undone_leaves_the_flags_of_the_one_before() {
+    let ops = [
+        Op::Next(Join::Answer),
+        Op::Next(Join::Fails(libc::EPERM)),
+        Op::Connect(vec![], true, false),
+        Op::Deliver(1),
+        Op::Remove(0, vec![0], false),
+        Op::Open(0, None, None, false, None),
+        Op::Acknowledge(0),
+        Op::Deliver(1),
+        Op::Add(0, vec![0], false, false),
+        Op::Add(0, vec![1, 0], true, true),
+    ];
+    let mut many = Many::new();
+    ops.iter().for_each(|op| many.apply(op));
+    many.at_rest();
+}
+
+/// A join of an endpoint looks for its id while the endpoint is announced, and
+/// after a restart it is none any more.
+#[test]
+fn what_was_announced_under_an_id_of_the_kernel_s_is_taken_back() {
+    let ops = [
+        Op::Connect(vec![], false, false),
+        Op::Acknowledge(0),
+        Op::PeerJoins(0, 2),
+        Op::Endpoints(244, 1, true),
+        Op::Die(0, 1),
+        Op::Announce(0, 1),
+        Op::Flush,
+        Op::Restart,
+        Op::Endpoints(0, 0, false),
+    ];
+    let mut many = Many::new();
+    ops.iter().for_each(|op| many.apply(op));
+    many.at_rest();
 }
 
 /// Orders of events that long runs have found: joins of one name by hand and by
