@@ -6,7 +6,7 @@ use super::act::Outstanding;
 use super::connection::{Phase, Subflow};
 use super::event::{Action, Handle, Time};
 use super::few::Few;
-use super::judge::{Facts, Look, Verdict};
+use super::judge::{Facts, Look, Verdict, worth_leaving};
 use super::note::fail;
 use super::settings::Profile;
 use super::{Engine, Ready};
@@ -167,11 +167,18 @@ impl Engine {
         let changed = c.compare(host, &looks, now) || counted;
         let can =
             |s: &Subflow| s.up() && c.allows(&s.local) && !c.leaving(&s.local) && host.usable(&s.from());
-        let alternative = c
-            .subflows
-            .iter()
-            .any(|s| can(s) && !dead.iter().any(|dead| dead.local == s.local && dead.remote == s.remote));
-        if !alternative || dead.is_empty() {
+        let same = |a: &Subflow, b: &Subflow| a.local == b.local && a.remote == b.remote;
+        let mut others: Vec<Subflow> =
+            c.subflows.iter().filter(|s| can(s) && !dead.iter().any(|dead| same(dead, s))).copied().collect();
+        if others.iter().any(|s| !s.backup) {
+            others.retain(|s| !s.backup);
+        }
+        let facts = |s: &Subflow| {
+            let look = looks.iter().find(|(local, remote, _)| *local == s.local && *remote == s.remote);
+            look.map(|(_, _, look)| look.facts).unwrap_or_default()
+        };
+        dead.retain(|s| worth_leaving(&facts(s), others.iter().map(facts)));
+        if others.is_empty() || dead.is_empty() {
             return changed;
         }
         for s in &dead {
