@@ -92,9 +92,7 @@ impl Engine {
             };
             if let Some(slot) = c.ids.allocate_as(addr, addr.port(), wish) {
                 c.announced.push((addr, slot.id));
-                let flight = c.flight();
-                flight.untold.retain(|known| *known != addr);
-                flight.untold.push(addr);
+                c.flight().tells(addr, 0);
                 announces.push((addr, slot.id));
             }
         }
@@ -112,7 +110,14 @@ impl Engine {
             self.emit(handle, Action::Listen { local }, Some(addr));
         }
         for (local, id) in announces {
-            self.emit(handle, Action::Announce { local, id }, Some(local));
+            self.tell(handle, local, id, Some(local));
+        }
+    }
+
+    fn tell(&mut self, handle: Handle, local: SocketAddr, id: u8, source: Option<SocketAddr>) {
+        let tag = self.emit(handle, Action::Announce { local, id }, source);
+        if let (Some(tag), Some(c)) = (tag, self.connections.get_mut(&handle)) {
+            c.flight().tells(local, tag);
         }
     }
 
@@ -365,7 +370,10 @@ impl Engine {
         dropped.into_iter().for_each(|id| c.withdrawn(id));
         c.refused = known.into();
         for action in again {
-            self.emit(handle, action, None);
+            match action {
+                Action::Announce { local, id } => self.tell(handle, local, id, None),
+                action => drop(self.emit(handle, action, None)),
+            }
         }
     }
 
@@ -502,7 +510,7 @@ impl Engine {
                 }
                 Action::Announce { local, id } => {
                     c.refused.retain(|known| known.action != action);
-                    refusal = announced_or_not(c, &local, id, outcome, now);
+                    refusal = announced_or_not(c, tag, &local, id, outcome, now);
                 }
                 Action::Listen { local } => {
                     if let Outcome::Refused(errno) = outcome {

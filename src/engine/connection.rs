@@ -174,12 +174,25 @@ pub(super) struct Removal {
 /// it for done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Flight {
-    /// Announced, perhaps.
-    pub untold: Few<SocketAddr>,
+    /// Announced, perhaps, and by which command; 0 where it isn't given yet.
+    pub untold: Few<(SocketAddr, u64)>,
     /// Announced no more, perhaps.
     pub withdrawn: Few<(SocketAddr, u8)>,
     /// Removed, while their subflows are being closed.
     pub departing: Few<SocketAddr>,
+}
+
+impl Flight {
+    /// Whether an announcement of this address is under way.
+    pub fn is_untold(&self, addr: &SocketAddr) -> bool {
+        self.untold.iter().any(|(untold, _)| untold == addr)
+    }
+
+    /// An announcement of this address is under way: the last one counts.
+    pub fn tells(&mut self, addr: SocketAddr, tag: u64) {
+        self.untold.retain(|(untold, _)| *untold != addr);
+        self.untold.push((addr, tag));
+    }
 }
 
 /// An ADD whose commands are out.
@@ -254,9 +267,9 @@ pub struct Connection {
     pub(super) removals: Few<Removal>,
     pub(super) additions: Few<Addition>,
     pub(super) routing: Few<SocketAddr>,
-    /// Ids that were tried for addresses, and that the kernel has for others,
-    /// or the addresses under others.
-    pub(super) mismatches: Few<(SocketAddr, u8)>,
+    /// Ids that were tried for an address, and that the kernel has for another,
+    /// or the address under another.
+    pub(super) mismatches: Few<(SocketAddr, Vec<u8>)>,
     pub(super) refused: Few<Refused>,
     pub(super) flight: Option<Box<Flight>>,
     /// Since when there has been no subflow.
@@ -522,7 +535,7 @@ impl Connection {
             return wanted;
         }
         let mut sources = self.sources();
-        sources.retain(|source| host.usable(source));
+        sources.retain(|source| host.usable(source) && !self.failing(source, source, now));
         // Where not all can be had, backup comes last.
         sources.sort_by_key(|source| self.entry(source).is_some_and(|entry| entry.backup));
         let mut pairs: Vec<(SocketAddr, SocketAddr)> =
@@ -552,6 +565,7 @@ impl Connection {
                 && host.usable(local)
                 && self.allows(local)
                 && !self.failing(local, remote, now)
+                && !self.failing(local, local, now)
                 && !self.is_barred(local, remote)
                 && !pairs.iter().any(|(from, _)| addr::same_ip(from, local))
             {
@@ -650,7 +664,7 @@ impl Connection {
     pub(super) fn land(&mut self) {
         let Some(flight) = &mut self.flight else { return };
         let (subflows, announced, withdrawn) = (&self.subflows, &self.announced, &flight.withdrawn);
-        flight.untold.retain(|addr| announced.iter().any(|(told, _)| told == addr));
+        flight.untold.retain(|(addr, _)| announced.iter().any(|(told, _)| told == addr));
         flight.departing.retain(|gone| {
             subflows.iter().any(|s| s.closing && addr::covers(gone, &s.from()))
                 || withdrawn.iter().any(|(addr, _)| addr::covers(gone, addr))
@@ -662,7 +676,7 @@ impl Connection {
 
     /// The id under which the peer was certainly told of an address.
     pub(super) fn told(&self, addr: &SocketAddr) -> Option<u8> {
-        let unsure = self.flight.as_ref().is_some_and(|flight| flight.untold.contains(addr));
+        let unsure = self.flight.as_ref().is_some_and(|flight| flight.is_untold(addr));
         self.announced.iter().find(|(known, _)| known == addr && !unsure).map(|(_, id)| *id)
     }
 

@@ -244,7 +244,8 @@ pub(super) fn refused(c: &mut Connection, action: Action, now: Time) {
     c.refused.push(Refused { action, until: now.saturating_add(wait), wait });
 }
 
-/// Puts a pair off, each time for twice as long.
+/// Puts a pair off, each time for twice as long; an address, whatever it is to
+/// be used for, as a pair with itself.
 pub(super) fn fail(c: &mut Connection, local: SocketAddr, remote: SocketAddr, now: Time) {
     let old = c.failures.iter().position(|f| f.local == local && f.remote == remote);
     let old = old.and_then(|at| c.failures.take_at(at));
@@ -260,13 +261,18 @@ pub(super) fn fail(c: &mut Connection, local: SocketAddr, remote: SocketAddr, no
 /// application must hear of.
 pub(super) fn announced_or_not(
     c: &mut Connection,
+    tag: u64,
     local: &SocketAddr,
     id: u8,
     outcome: Outcome,
     now: Time,
 ) -> Option<Error> {
     if let Some(flight) = &mut c.flight {
-        flight.untold.retain(|addr| addr != local);
+        flight.untold.retain(|untold| *untold != (*local, tag));
+        if flight.is_untold(local) {
+            // What becomes of a later one tells.
+            return None;
+        }
     }
     if outcome == Outcome::Taken {
         c.mismatches.retain(|(known, _)| known != local);
@@ -287,7 +293,6 @@ pub(super) fn announced_or_not(
             return None;
         }
     }
-    // An announcement is put off as a pair of the address with itself.
     fail(c, *local, *local, now);
     match outcome {
         Outcome::Refused(errno) => Some(Error::new(errno, format!("announcing {} was refused", local.ip()))),
@@ -301,8 +306,8 @@ fn tell_again(c: &mut Connection, local: &SocketAddr, now: Time) {
         c.announced.iter().filter(|(addr, _)| addr::same_ip(addr, local)).copied().collect();
     for (local, id) in told {
         let action = Action::Announce { local, id };
-        if !c.flight().untold.contains(&local) {
-            c.flight().untold.push(local);
+        if !c.flight().is_untold(&local) {
+            c.flight().tells(local, 0);
             c.refused.push(Refused { action, until: now, wait: Time::ZERO });
         }
     }
@@ -311,14 +316,23 @@ fn tell_again(c: &mut Connection, local: &SocketAddr, now: Time) {
 /// Notes a try with an id that the kernel has for something else, or something
 /// else for; how many there were before.
 fn mismatch(c: &mut Connection, source: &SocketAddr, id: u8) -> usize {
-    if c.mismatches.len() >= 512 {
-        c.mismatches.take_at(0);
+    let at = c.mismatches.iter().position(|(known, _)| known == source).unwrap_or_else(|| {
+        if c.mismatches.len() >= MISMATCHES_MAX {
+            c.mismatches.take_at(0);
+        }
+        c.mismatches.push((*source, Vec::new()));
+        c.mismatches.len() - 1
+    });
+    let Some((_, ids)) = c.mismatches.get_mut(at) else { return 0 };
+    let tried = ids.len();
+    if tried < usize::from(u8::MAX) {
+        ids.push(id);
     }
-    let tried = c.mismatches.iter().filter(|(known, _)| known == source).count();
-    c.mismatches.push((*source, id));
     tried
 }
 
+/// Addresses of which that is remembered: more than may be wanted at a time.
+const MISMATCHES_MAX: usize = 256;
 /// So many ids are tried at once for an address that the kernel has under an
 /// unknown one; then one each time that it is tried again.
 const GUESSES: usize = 8;
@@ -328,7 +342,7 @@ const JOIN_GUESSES: usize = 5;
 /// Gives an address the id that the kernel most likely has it under: the kernel
 /// takes the lowest that is free, for a join that we didn't hear of.
 fn guess(c: &mut Connection, source: &SocketAddr, port: u16) {
-    let tried = |id: u8| c.mismatches.contains(&(*source, id));
+    let tried = |id| c.mismatches.iter().any(|(known, ids)| known == source && ids.contains(&id));
     let taken = |id: u8| c.ids.iter().any(|s| s.id == id && s.addr != *source && !s.is_aside());
     match (1..=u8::MAX).find(|id| !tried(*id) && !taken(*id)) {
         Some(id) => c.ids.reserve(id, *source, port),
@@ -384,6 +398,7 @@ pub(super) fn created_or_not(
             subflow.state = State::Syn;
         }
         c.mismatches.retain(|(known, _)| known != source);
+        c.failures.retain(|f| (f.local, f.remote) != (*source, *source));
         return None;
     }
     if asked.is_none() {
@@ -398,29 +413,29 @@ pub(super) fn created_or_not(
     match outcome {
         Outcome::NotReady => untried(c, source, remote),
         Outcome::Mismatch => {
-            fail(c, *source, *remote, now);
             // The kernel has entries that we don't know: another id first, then
-            // any port, then odd ones; later again.
-            if let Some(id) = id {
-                let tried = mismatch(c, source, id);
-                let port = match (tried, source.port()) {
-                    (0, _) => local.port(),
-                    (1, port) => port,
-                    (_, 0) => 0x8000 | c.initial.map_or(0, |(from, _)| from.port()).rotate_left(tried as u32),
-                    (_, port) => port,
-                };
-                if tried == 0 && c.told(source) == Some(id) {
-                    // The kernel has it for any port.
-                    c.ids.set_port(source, source.port());
-                } else if renew(c, source, id, port) && tried > 0 && source.port() != 0 {
-                    guess(c, source, port);
-                }
-                if tried < JOIN_GUESSES {
-                    untried(c, source, remote);
-                    if let Some(failure) = c.failures.last_mut() {
-                        failure.until = now;
-                    }
-                }
+            // any port, then odd ones; then the address is put off.
+            let Some(id) = id else {
+                fail(c, *source, *remote, now);
+                return None;
+            };
+            let tried = mismatch(c, source, id);
+            let port = match (tried, source.port()) {
+                (0, _) => local.port(),
+                (1, port) => port,
+                (_, 0) => 0x8000 | c.initial.map_or(0, |(from, _)| from.port()).rotate_left(tried as u32),
+                (_, port) => port,
+            };
+            if tried == 0 && c.told(source) == Some(id) {
+                // The kernel has it for any port.
+                c.ids.set_port(source, source.port());
+            } else if renew(c, source, id, port) && tried > 0 && source.port() != 0 {
+                guess(c, source, port);
+            }
+            if tried < JOIN_GUESSES {
+                untried(c, source, remote);
+            } else {
+                fail(c, *source, *source, now);
             }
         }
         Outcome::Refused(libc::EADDRINUSE) if source.port() == 0 && local.port() != 0 => {

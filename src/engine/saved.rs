@@ -168,7 +168,7 @@ impl Saved {
             ids: c.ids.iter().collect(),
             last_id: c.ids.last(),
             announced: c.announced.to_vec(),
-            untold: flight.map_or(Vec::new(), |flight| flight.untold.to_vec()),
+            untold: flight.map_or(Vec::new(), |flight| flight.untold.iter().map(|(addr, _)| *addr).collect()),
             withdrawn: flight.map_or(Vec::new(), |flight| flight.withdrawn.to_vec()),
             missed: c.missed.to_vec(),
             wishes: c.steering.as_deref().map_or_else(Wishes::default, Wishes::of),
@@ -202,7 +202,7 @@ impl Saved {
             if c.ids.get(&addr).is_some_and(|slot| slot.id == id) {
                 c.announced.push((addr, id));
                 if self.untold.contains(&addr) {
-                    c.flight().untold.push(addr);
+                    c.flight().tells(addr, 0);
                     let action = Action::Announce { local: addr, id };
                     c.refused.push(Refused { action, until: now, wait: Time::ZERO });
                 }

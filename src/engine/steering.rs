@@ -418,6 +418,11 @@ impl Engine {
         let Some(steering) = &c.steering else { return };
         let host = &self.host;
         let mut staying: Vec<Subflow> = c.subflows.iter().filter(|s| c.stays(host, s)).copied().collect();
+        // A name is one subflow's: what is closed by it is the one that is up.
+        let up_too = |s: &Subflow| {
+            c.subflows.iter().any(|other| other.up() && other.local == s.local && other.remote == s.remote)
+        };
+        staying.retain(|s| s.up() || !up_too(s));
         let mut up = staying.iter().filter(|s| s.up()).count();
         let total = staying.len();
         // The peer's own are not for a profile to close.

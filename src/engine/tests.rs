@@ -13,6 +13,7 @@ mod profiles;
 mod saved;
 mod scale;
 mod steering;
+mod table;
 mod worlds;
 
 use super::*;
@@ -20,6 +21,7 @@ use crate::error::Result;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::BTreeMap;
+use table::Table;
 
 const TOKEN: u32 = 77;
 const KEY: Key = Key { cookie: 5, inode: 6 };
@@ -104,8 +106,7 @@ struct World {
     now: Time,
     ready: bool,
     fate: Fate,
-    /// The kernel's address ids: id to address and port.
-    table: BTreeMap<u8, SocketAddr>,
+    table: Table,
     subflows: Vec<Kernel>,
     waiting: VecDeque<Event>,
     requests: u64,
@@ -121,7 +122,7 @@ impl World {
             now: Time::from_secs(1),
             ready: false,
             fate: Fate::Answer,
-            table: BTreeMap::new(),
+            table: Table::default(),
             subflows: Vec::new(),
             waiting: VecDeque::new(),
             requests: 0,
@@ -181,31 +182,20 @@ impl World {
     fn carry_out(&mut self, action: &Action) -> Outcome {
         match *action {
             Action::Create { local, id, remote, .. } => {
-                if !self.ready {
-                    return Outcome::NotReady;
+                if !self.table.append(id, local) {
+                    return Outcome::Mismatch;
                 }
-                match self.table.get(&id) {
-                    Some(known) if *known != local => return Outcome::Mismatch,
-                    None if id != 0 && self.table.values().any(|known| *known == local) => {
-                        return Outcome::Mismatch;
-                    }
-                    _ => {}
+                if !self.ready {
+                    self.table.delete(&local);
+                    return Outcome::NotReady;
                 }
                 let fate = std::mem::replace(&mut self.fate, Fate::Answer);
                 let clash = local.port() != 0
                     && self.subflows.iter().any(|s| s.up && s.local == local && s.remote == remote);
                 if clash || matches!(fate, Fate::Unreachable | Fate::PortTaken) {
-                    // It deletes the first entry with the same IP.
-                    if let Some(gone) =
-                        self.table.iter().find(|(_, a)| addr::same_ip(a, &local)).map(|(id, _)| *id)
-                    {
-                        self.table.remove(&gone);
-                    }
+                    self.table.delete(&local);
                     let unreachable = fate == Fate::Unreachable && !clash;
                     return Outcome::Refused(if unreachable { libc::ENETUNREACH } else { libc::EADDRINUSE });
-                }
-                if id != 0 {
-                    self.table.insert(id, local);
                 }
                 self.ports += 1;
                 let port = if local.port() == 0 { self.ports } else { local.port() };
@@ -228,7 +218,7 @@ impl World {
                 match self.subflows.iter().position(|s| s.local == local && s.remote == remote) {
                     Some(at) => {
                         self.close(at);
-                        self.table.retain(|_, known| !addr::same_ip(known, &local));
+                        self.table.delete(&local);
                         Outcome::Taken
                     }
                     None => Outcome::Refused(libc::ESRCH),
@@ -236,20 +226,15 @@ impl World {
             }
             Action::Remove { id } => {
                 let used = id == 0 && self.subflows.iter().any(|s| s.id == 0);
-                if self.table.remove(&id).is_some() || used {
-                    Outcome::Taken
-                } else {
-                    Outcome::Refused(libc::EINVAL)
-                }
+                let there = if id == 0 { used } else { self.table.remove(id) };
+                if there { Outcome::Taken } else { Outcome::Refused(libc::EINVAL) }
             }
             Action::Announce { local, id } => {
-                let same = self.table.get(&id) == Some(&local);
-                if !same && (self.table.contains_key(&id) || self.table.values().any(|known| *known == local))
-                {
-                    return Outcome::Mismatch;
+                if id != 0 && self.table.append(id, local) {
+                    Outcome::Taken
+                } else {
+                    Outcome::Mismatch
                 }
-                self.table.insert(id, local);
-                Outcome::Taken
             }
             Action::SetBackup { .. }
             | Action::Listen { .. }
@@ -304,16 +289,7 @@ impl World {
             Op::Die(n) if !self.subflows.is_empty() => self.close(n % self.subflows.len()),
             Op::PeerJoins(n) if self.ready => {
                 self.ports += 1;
-                // A known address keeps its id, another gets the lowest free.
-                let known = self.table.iter().find(|(_, a)| addr::same_ip(a, &local(*n))).map(|(id, _)| *id);
-                let id = match known {
-                    _ if *n == 0 => 0,
-                    Some(id) => id,
-                    None => (1..).find(|id| !self.table.contains_key(id)).unwrap(),
-                };
-                if id != 0 {
-                    self.table.entry(id).or_insert(local(*n));
-                }
+                let id = if *n == 0 { 0 } else { self.table.join(local(*n)) };
                 let subflow = Kernel {
                     local: addr::with_port(local(*n), 40000),
                     remote: addr::with_port(remote(3), self.ports),
@@ -663,7 +639,7 @@ fn an_address_that_the_kernel_gave_an_id_is_announced_under_that() {
     world.apply(&Op::Acknowledge);
     world.deliver();
     // A join of the peer that came and went unheard.
-    world.table.insert(1, local(3));
+    world.table.append(1, local(3));
     let entry = Entry { subflow: false, ..local(3).into() };
     world.request(Request::Add(vec![entry]));
     assert_eq!(world.log.last(), Some(&Action::Announce { local: local(3), id: 1 }));

@@ -36,7 +36,7 @@ fn a_port_that_was_removed_is_not_used_again_for_its_address() {
 fn an_id_that_was_given_up_is_restored_as_it_was() {
     let mut world = World::new(&[0, 1]);
     // The kernel has the address under an id of its own.
-    world.table.insert(9, addr::with_port(local(1), 40000));
+    world.table.append(9, addr::with_port(local(1), 40000));
     world.apply(&Op::Acknowledge);
     world.deliver();
     let saved = world.engine.save(&KEY).unwrap();
@@ -139,6 +139,29 @@ fn a_peer_that_announces_its_initial_address_can_not_take_it_back() {
     world.tell(Event::Withdrawn { token: TOKEN, id: 4 });
     let peers = &world.engine.by_key(&KEY).unwrap().peers;
     assert_eq!(peers, &[Peer { id: Some(0), addr: remote(0) }]);
+}
+
+#[test]
+fn ids_that_the_kernel_has_for_others_are_not_tried_for_ever() {
+    let now = Time::from_secs(1);
+    let mut engine = Engine::default();
+    let initial = (addr::with_port(local(0), 40000), remote(0));
+    let event =
+        Event::Snapshot { token: TOKEN, key: KEY, server: true, initial, ready: true, subflows: vec![] };
+    engine.handle(event, now);
+    let list: Vec<Entry> = (1..=addr::LIST_MAX).map(|n| local(n).into()).collect();
+    engine.handle(Event::Request { id: 1, key: KEY, request: Request::Add(list) }, now);
+    let mut tries = 0;
+    while let Some(Command { tag, action, .. }) = engine.poll_command() {
+        let outcome = match action {
+            Action::Announce { .. } => Outcome::Mismatch,
+            _ => Outcome::Taken,
+        };
+        tries += usize::from(outcome == Outcome::Mismatch);
+        assert!(tries <= 10 * addr::LIST_MAX, "at once");
+        engine.handle(Event::Done { tag, outcome }, now);
+    }
+    assert!(matches!(engine.poll_notification(), Some(Notice::Answer { id: 1, result: Ok(()) })));
 }
 
 #[test]
