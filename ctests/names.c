@@ -258,6 +258,10 @@ static void arguments(void)
 	FAILS(ENOENT, by_name("10.9.0.1", port, &opts));
 	FAILS(ENOENT, by_name("localhost", port, numeric(0)));
 	FAILS(ENOENT, by_name("", port, numeric(0)));
+	/* Not the port that 16 bits of it are. */
+	FAILS(EINVAL, by_name("10.9.0.1", port + 65536, numeric(0)));
+	FAILS(EINVAL, by_name("10.9.0.1", port + 65536, NULL));
+	CHECK(strstr(mptcp_errmsg(), text(port + 65536)));
 
 	/* Cut at any place, or longer and zero. */
 	for (size = sizeof(void *); size <= sizeof opts; size++) {

@@ -211,9 +211,12 @@ pub fn dispatch(fd: impl AsFd, mut tell: impl FnMut(&Event) -> bool) -> Result<u
                 }
             }
             Ok(Next::Nothing | Next::End) => return Ok(told),
-            // What was told counts; the error comes again.
             Err(error) if told == 0 => return Err(error),
-            Err(_) => return Ok(told),
+            // What was told counts; the error comes again.
+            Err(_) => {
+                path::untold(fd);
+                return Ok(told);
+            }
         }
     }
 }

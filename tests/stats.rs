@@ -13,7 +13,8 @@ use std::sync::mpsc;
 
 const MIB: u64 = 1 << 20;
 
-/// Sends `bytes` and waits until the server has them.
+/// Sends `bytes` and waits until the server has them and that is known: what is
+/// still out could be sent again between two looks.
 fn carry(stream: &mut TcpStream, bytes: u64, arrived: &mpsc::Receiver<u64>) {
     for _ in 0..bytes / MIB {
         stream.write_all(&vec![7; MIB as usize]).unwrap();
@@ -22,6 +23,13 @@ fn carry(stream: &mut TcpStream, bytes: u64, arrived: &mpsc::Receiver<u64>) {
     while rest > 0 {
         rest -= arrived.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
     }
+    until("all is acknowledged", || {
+        all_stats(&*stream)
+            .unwrap()
+            .subflows
+            .iter()
+            .all(|s| s.tcp.unacked == Some(0) && s.tcp.notsent == Some(0))
+    });
 }
 
 fn ifindex(name: &str) -> u32 {

@@ -80,6 +80,7 @@ type Events struct {
 	mu      sync.Mutex
 	err     error
 	closed  bool
+	leaving int // calls of Next whose context is over
 }
 
 // Subscribe tells of what happens to a connection, or to a socket still to be
@@ -130,24 +131,37 @@ func (e *Events) isClosed() bool {
 	return e.closed
 }
 
+// leave ends what waits in Next as long as there is one whose context is over:
+// they all wait for one descriptor.
+func (e *Events) leave(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.leaving += n
+	if e.leaving > 0 {
+		e.file.SetReadDeadline(time.Unix(1, 0))
+	} else {
+		e.file.SetReadDeadline(time.Time{})
+	}
+}
+
 // Next waits for the next event. io.EOF: nothing will follow. EIO, once: the
 // broker has gone; subscribe again, with EventCurrent. os.ErrClosed: closed.
 func (e *Events) Next(ctx context.Context) (Event, error) {
 	if done := ctx.Done(); done != nil {
-		over, ended := make(chan struct{}), make(chan struct{})
+		over, ended, left := make(chan struct{}), make(chan struct{}), false
 		go func() {
 			defer close(ended)
 			select {
 			case <-done:
-				e.file.SetReadDeadline(time.Unix(1, 0))
+				left = true
+				e.leave(1)
 			case <-over:
 			}
 		}()
 		defer func() {
 			close(over)
-			<-ended
-			if ctx.Err() != nil {
-				e.file.SetReadDeadline(time.Time{})
+			if <-ended; left {
+				e.leave(-1)
 			}
 		}()
 	}

@@ -87,6 +87,29 @@ func testEvents(t *testing.T) {
 	if down := nextEvent(t, all, mptcp.EventDown); down.ConnID != id {
 		t.Errorf("%+v", down)
 	}
+	// Several who wait and are called off at once.
+	for i := 0; i < 50; i++ {
+		ctx, cancel := context.WithCancel(context.Background())
+		ends := make(chan error)
+		for j := 0; j < 4; j++ {
+			go func() {
+				_, err := all.Next(ctx)
+				ends <- err
+			}()
+		}
+		time.Sleep(time.Millisecond)
+		cancel()
+		for j := 0; j < 4; j++ {
+			select {
+			case err := <-ends:
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("called off: %v", err)
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatal("called off, and still waits")
+			}
+		}
+	}
 	// Close ends who waits, and the channel.
 	waits := make(chan error)
 	go func() {

@@ -99,12 +99,12 @@ struct Client {
 }
 
 impl Client {
-    /// Forgets those of its sockets that are connected or gone, unless they
-    /// have a call under way.
-    fn tidy(&mut self, manager: &Manager, calling: &HashSet<Key>) {
+    /// Forgets those of its sockets that are connected or gone: what is
+    /// somebody's and no connection is waited for.
+    fn tidy(&mut self, manager: &Manager, owners: &HashMap<u64, Owner>) {
         self.waiting.retain(|key| match manager.engine().by_key(key) {
             Some(c) => c.phase == Phase::Prepared,
-            None => manager.prepared(key).switched || calling.contains(key),
+            None => owners.contains_key(&key.cookie),
         });
         self.tidy_at = 64 + 2 * self.waiting.len();
     }
@@ -447,10 +447,24 @@ impl Broker {
                 (None, Lane::Namespace) => None,
             };
             let socket = key.map(|key| key.cookie);
-            let user = pending.map(|pending| pending.uid);
-            let user = user.or_else(|| socket.map(|cookie| self.owner(cookie))).unwrap_or(NOBODY);
+            let owner = socket.and_then(|cookie| self.owners.get(&cookie)).map(|owner| owner.uid);
+            let user = match (pending, job.lane) {
+                (Some(pending), _) => pending.uid,
+                (None, Lane::Connection(token)) => owner.unwrap_or_else(|| self.user_behind(token)),
+                (None, _) => owner.unwrap_or(NOBODY),
+            };
             let queue = if job.work.is_look() { &mut self.chores } else { &mut self.tasks };
             queue.push(user, Task::Job { job: Box::new(job), fd, user, socket });
+        }
+    }
+
+    /// Whose a connection is that nobody has asked anything for: whoever holds
+    /// it can keep the thread that looks at it.
+    fn user_behind(&mut self, token: u32) -> u32 {
+        let subscriber = self.manager.subscriber(token).and_then(|id| self.clients.get(&id));
+        match subscriber {
+            Some(client) => client.uid,
+            None => self.manager.holder(token).map_or(NOBODY, |uid| self.policy.owner(uid)),
         }
     }
 
@@ -614,14 +628,12 @@ impl Broker {
             let Ok(mut who) = unix::credentials(fd.as_fd()) else { continue };
             who.uid = self.policy.owner(who.uid);
             let rights = self.policy.rights(who.uid);
+            let most = (rights.clients as usize).min(self.room / 4);
             let user = self.users.entry(who.uid).or_default();
-            if !rights.allow || user.clients >= rights.clients {
-                let (errno, words) = if rights.allow {
-                    (libc::EDQUOT, "this user has too many connections to the broker")
-                } else {
-                    (libc::EACCES, "the broker's policy lets this user do nothing")
-                };
-                say(&fd, 0, &Told::Refused { errno, words: words.into() });
+            if !rights.allow || user.clients as usize >= most {
+                let many = "this user has too many connections to the broker";
+                let many = || Told::Refused { errno: libc::EDQUOT, words: many.into() };
+                say(&fd, 0, &if rights.allow { many() } else { not_allowed() });
                 // Closing it can wait for what is in its queue.
                 if !unix::drain(fd.as_fd()) {
                     self.scrap(who.uid, vec![fd]);
@@ -652,6 +664,14 @@ impl Broker {
             _ => return self.dismiss(id),
         };
         let fds = std::mem::take(&mut received.fds);
+        if !self.policy.rights(uid).allow {
+            // The policy has changed since it came.
+            if let Some(client) = self.clients.get(&id) {
+                say(&client.fd, 0, &not_allowed());
+            }
+            self.scrap(uid, fds);
+            return self.dismiss(id);
+        }
         if self.subscriptions.is_active(id) {
             // It has nothing to say.
             if !fds.is_empty() {
@@ -707,14 +727,24 @@ impl Broker {
             Ask::Closed(keys) => {
                 // What has connected meanwhile goes on: others may have it.
                 self.manager.step();
-                for key in keys.into_iter().map(Key::from) {
+                let closed = keys.into_iter().map(Key::from).filter(|key| {
                     let waits = |c: &mptcpapi::engine::Connection| c.phase == Phase::Prepared;
-                    let waits = self.manager.engine().by_key(&key).is_none_or(waits);
-                    if waits && self.owner(key.cookie) == uid {
-                        self.forget(key);
-                        if let Some(client) = self.clients.get_mut(&id) {
-                            client.waiting.remove(&key);
+                    let waits = self.manager.engine().by_key(key).is_none_or(waits);
+                    waits && self.owner(key.cookie) == uid
+                });
+                let closed: HashSet<Key> = closed.collect();
+                let others = self.others_with(&closed, self.who(id));
+                for key in closed {
+                    if let Some(client) = self.clients.get_mut(&id) {
+                        client.waiting.remove(&key);
+                    }
+                    match others.get(&key) {
+                        // Another program has it, and keeps it.
+                        Some(other) => {
+                            self.owners.insert(key.cookie, Owner { uid, pid: *other });
+                            self.note(&key);
                         }
+                        None => self.forget(key),
                     }
                 }
                 self.notice_changes();
@@ -891,9 +921,8 @@ impl Broker {
             user.sockets += 1;
             self.owners.insert(key.cookie, Owner { uid, pid: client.pid });
         }
-        // It has no other call.
         if client.waiting.len() >= client.tidy_at {
-            client.tidy(&self.manager, &HashSet::new());
+            client.tidy(&self.manager, &self.owners);
         }
         client.waiting.insert(key);
         self.orphans.remove(&key);
@@ -914,11 +943,7 @@ impl Broker {
             self.flush();
         }
         for (pending, _) in &ended {
-            let nothing = self.manager.engine().by_key(&pending.key).is_none()
-                && !self.manager.prepared(&pending.key).switched;
-            if nothing {
-                self.release(&pending.key);
-            }
+            self.release_unknown(&pending.key);
         }
         let ended = ended.into_iter().map(|(Pending { client, tag, fd, uid, .. }, result)| {
             let parting = Parting { client, tag, told: Told::from(result) };
@@ -941,6 +966,7 @@ impl Broker {
                 Error::new(libc::EIO, "the socket does not answer: it may be busy in another call")
             };
             self.answer(pending.client, pending.tag, &Told::from(Err(error)));
+            self.release_unknown(&pending.key);
             self.discard(pending.uid, pending.fd);
         }
     }
@@ -967,6 +993,20 @@ impl Broker {
         }
         self.listen_to(id);
         self.tell(id);
+    }
+
+    /// Which of these sockets other programs than this one have asked for, and
+    /// wait for; one program each.
+    fn others_with(&self, keys: &HashSet<Key>, who: Option<Who>) -> HashMap<Key, i32> {
+        let others = |client: &&Client| Some(Who { uid: client.uid, pid: client.pid }) != who;
+        let of = |client: &'_ Client| {
+            let pid = client.pid;
+            client.waiting.intersection(keys).map(move |key| (*key, pid)).collect::<Vec<_>>()
+        };
+        if keys.is_empty() {
+            return HashMap::new();
+        }
+        self.clients.values().filter(others).flat_map(of).collect()
     }
 
     fn who(&self, id: ClientId) -> Option<Who> {
@@ -1098,10 +1138,20 @@ impl Broker {
         self.release(&key);
     }
 
-    /// A socket is nobody's any more.
+    /// A call has ended: where nothing came of it the socket is nobody's.
+    fn release_unknown(&mut self, key: &Key) {
+        if self.manager.engine().by_key(key).is_none() && !self.manager.prepared(key).switched {
+            self.release(key);
+        }
+    }
+
+    /// A socket is nobody's any more; where something is being asked of it, not
+    /// before that is answered.
     fn release(&mut self, key: &Key) {
         self.orphans.remove(key);
-        if self.manager.engine().knows_cookie(key.cookie) {
+        if self.manager.engine().knows_cookie(key.cookie)
+            || self.calls.values().any(|pending| pending.key.cookie == key.cookie)
+        {
             return;
         }
         // Its end is its owner's to hear of.
@@ -1120,6 +1170,28 @@ impl Broker {
         self.manager.serve(if all { Service::All } else { Service::Strays });
     }
 
+    /// Forgets unconnected sockets whose programs are gone: who asked last, who
+    /// asked first, and any other that asked. Somebody has a listening one, who
+    /// need not have asked.
+    fn forget_orphans(&mut self, now: Time) {
+        let grace = self.policy.grace;
+        let first = |key: &Key| self.owners.get(&key.cookie).is_some_and(|owner| alive(owner.pid));
+        let late = |(key, (pid, since)): &(&Key, &(i32, Time))| {
+            now.saturating_sub(*since) >= grace && !alive(*pid) && !first(key)
+        };
+        let gone: HashSet<Key> = self.orphans.iter().filter(late).map(|(key, _)| *key).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let others = self.others_with(&gone, None);
+        let listening = self.manager.listening();
+        for key in gone {
+            if !others.contains_key(&key) && !listening.contains(&key.cookie) {
+                self.forget(key);
+            }
+        }
+    }
+
     /// Forgets sockets whose program is gone, connected or not.
     fn sweep(&mut self, now: Time) {
         if !self.policy.manage {
@@ -1132,20 +1204,10 @@ impl Broker {
                 log!(Info, "{cut} switches of the path manager took over a millisecond and were done again")
             }
         }
-        let grace = self.policy.grace;
-        let gone: Vec<Key> = self
-            .orphans
-            .iter()
-            .filter(|(_, (pid, since))| now.saturating_sub(*since) >= grace && !alive(*pid))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in gone {
-            self.forget(key);
-        }
+        self.forget_orphans(now);
         self.notice_changes();
-        let calling = self.calls.values().map(|pending| pending.key).collect();
         for client in self.clients.values_mut() {
-            client.tidy(&self.manager, &calling);
+            client.tidy(&self.manager, &self.owners);
         }
         self.users.retain(|_, user| {
             user.clients > 0
@@ -1169,6 +1231,11 @@ fn listen_once() -> EpollFlags {
 /// Why a user is served no more who has all the threads that it may have.
 fn held_up() -> Error {
     Error::new(libc::EDQUOT, "a socket of this user holds the broker up: nothing more until it lets go")
+}
+
+/// There is no broker for this user.
+fn not_allowed() -> Told {
+    Told::Refused { errno: libc::EACCES, words: "the broker's policy lets this user do nothing".into() }
 }
 
 /// Sends a reply; whether that was possible.

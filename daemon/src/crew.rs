@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The threads. All are alike: each takes a task if there is one, else the
 //! lead if nobody has it: waiting for what happens, and deciding. So what is
-//! decided is carried out at once by whoever decided it. One more watches: it
-//! wakes another where somebody does not come back within a millisecond.
+//! decided is carried out at once by whoever decided it. One more, the first,
+//! watches: it wakes another where somebody does not come back within a
+//! millisecond.
 //!
 //! A task can wait without end for a socket's lock. A thread that is not back
 //! in time is given up: another takes its place, and its user is served no
@@ -55,14 +56,10 @@ pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), Str
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(|e| e.to_string())?;
     let ship =
         Arc::new(Ship { broker: Mutex::new(broker), work: Condvar::new(), timer, epoll, warden, namespace });
-    for _ in 1..CREW {
+    for _ in 0..CREW {
         enlist(&ship)?;
     }
-    let watched = Arc::clone(&ship);
-    let watcher = std::thread::Builder::new().name("watch".into()).stack_size(STACK);
-    watcher.spawn(move || watch(&watched)).map_err(|e| format!("no thread: {e}"))?;
-    let hands = hands(&ship)?;
-    serve(&ship, hands, true);
+    watch(&ship);
     ship.lock().stop();
     Ok(())
 }
@@ -79,7 +76,7 @@ fn enlist(ship: &Arc<Ship>) -> Result<(), String> {
     ship.lock().crew.threads += 1;
     let spawned = std::thread::Builder::new().name("worker".into()).stack_size(STACK).spawn({
         let ship = Arc::clone(&ship);
-        move || serve(&ship, hands, false)
+        move || serve(&ship, hands)
     });
     spawned.map(drop).map_err(|e| {
         ship.lock().crew.threads -= 1;
@@ -87,17 +84,14 @@ fn enlist(ship: &Arc<Ship>) -> Result<(), String> {
     })
 }
 
-/// One thread's life. The first one stays until the end, whatever happens; the
-/// others go when there are enough.
-fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
+/// One thread's life; it goes when there are enough.
+fn serve(ship: &Arc<Ship>, mut hands: Hands) {
     let mut broker = ship.lock();
-    if first {
-        broker.crew.threads += 1;
-    }
     let number = broker.crew.number();
     loop {
         if broker.crew.done {
             ship.work.notify_all();
+            ship.look_in(NOW);
             return;
         }
         if let Some(task) = broker.next_task() {
@@ -120,7 +114,7 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
             broker = ship.lock();
             broker.turn(events.get(..count).unwrap_or_default());
             broker.crew.lead = Some(events);
-        } else if broker.crew.active() > CREW && !first {
+        } else if broker.crew.active() > CREW {
             broker.crew.threads -= 1;
             return;
         } else {
@@ -134,7 +128,8 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands, first: bool) {
 
 /// Sees to it that somebody leads and works while others are held up: while
 /// tasks are done it looks every millisecond. A timer wakes it, which costs
-/// those who begin a task less than to wake it themselves.
+/// those who begin a task less than to wake it themselves. It does no task, so
+/// nobody can keep it: it is also who comes back when all is to end.
 fn watch(ship: &Arc<Ship>) {
     let mut passed_by = 0;
     while matches!(ship.timer.wait(), Ok(()) | Err(nix::Error::EINTR)) {
@@ -244,6 +239,8 @@ struct Busy {
 
 /// How often in a row the watcher passes by while somebody decides.
 const PATIENT: u32 = 8;
+/// As soon as can be: a timer that is set to nothing is off.
+const NOW: Duration = Duration::from_nanos(1);
 /// After this long at one task another thread takes over what waits.
 const SLOW: Duration = Duration::from_millis(1);
 /// After this long a thread counts as stuck.

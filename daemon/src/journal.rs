@@ -269,10 +269,12 @@ impl Journal {
         if self.unwritten.is_empty() {
             return false;
         }
+        self.size = self.size.saturating_add(self.unwritten.len());
         if let Err(e) = self.file.write_all(&self.unwritten) {
             log!(Error, "{}: {e}", self.path.display());
+            // What is missing or cut off hides all that follows.
+            self.size = usize::MAX;
         }
-        self.size += self.unwritten.len();
         self.unwritten.clear();
         self.unwritten.shrink_to(1 << 16);
         self.size > self.limit

@@ -108,8 +108,11 @@ fn options() -> Result<Option<Options>, String> {
 fn policy(options: &Options) -> Result<Policy, String> {
     let mut policy = match &options.config {
         Some(path) => Policy::read(path)?,
-        None if Path::new(CONFIG).exists() => Policy::read(CONFIG.as_ref())?,
-        None => Policy::default(),
+        None => match std::fs::symlink_metadata(CONFIG) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Policy::default(),
+            // One that can't be reached isn't taken for none.
+            _ => Policy::read(CONFIG.as_ref())?,
+        },
     };
     policy.manage |= options.manage;
     policy.learn_subordinates(&std::fs::read_to_string(policy::SUBUID).unwrap_or_default());
@@ -177,6 +180,16 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
     let given = given();
     let listener = match given.listener {
         Some(listener) => {
+            let is =
+                |option, value| sockopt::get_int(listener.as_fd(), libc::SOL_SOCKET, option) == Ok(value);
+            if !(is(libc::SO_DOMAIN, libc::AF_UNIX)
+                && is(libc::SO_TYPE, libc::SOCK_SEQPACKET)
+                && is(libc::SO_ACCEPTCONN, 1))
+            {
+                return Err(
+                    "the socket that was passed is no listening Unix socket of sequenced packets".into()
+                );
+            }
             let flags = sockopt::fcntl(listener.as_fd(), libc::F_GETFL, 0).unwrap_or(0);
             sockopt::fcntl(listener.as_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)
                 .map_err(|errno| format!("the socket that was passed: {errno}"))?;

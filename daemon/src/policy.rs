@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an administrator lets ordinary users do: mptcpapid.conf(5).
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -48,15 +48,15 @@ impl Pattern {
         if text == "*" {
             return Ok(Self::Everything);
         }
-        if let Ok(net) = text.parse::<IpNet>() {
-            return Ok(Self::Net(net.trunc()));
-        }
-        if let Ok(addr) = text.parse::<IpAddr>() {
-            return Ok(Self::Net(addr.into()));
+        let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        if let Ok(net) = net {
+            return Ok(Self::Net(unmapped(net.trunc())));
         }
         let name = text.strip_suffix('*').unwrap_or(text);
         let plain = |c: char| c.is_ascii_graphic() && c != '/' && c != '*' && c != ':';
-        if name.is_empty() || name.len() > 15 || !name.chars().all(plain) {
+        // No interface is meant by what is nearly an address.
+        let numeric = name.contains('.') && name.chars().all(|c| c.is_ascii_digit() || c == '.');
+        if name.is_empty() || name.len() > 15 || !name.chars().all(plain) || numeric {
             return Err(format!("{text:?} is no address, no prefix (10.0.0.0/8) and no interface's name"));
         }
         Ok(Self::Interface(text.to_owned()))
@@ -72,6 +72,18 @@ impl Pattern {
             }),
         }
     }
+}
+
+/// A prefix in the form of the addresses that it is compared with, in which
+/// IPv4 is IPv4.
+fn unmapped(net: IpNet) -> IpNet {
+    let of_v4 = || {
+        let addr = net.addr();
+        let IpAddr::V4(v4) = addr.to_canonical() else { return None };
+        let bits = if addr.is_ipv6() { net.prefix_len().checked_sub(96)? } else { net.prefix_len() };
+        Ipv4Net::new(v4, bits).ok()
+    };
+    of_v4().map_or(net, IpNet::V4)
 }
 
 /// What one user may do.
@@ -274,6 +286,16 @@ mod tests {
     }
 
     #[test]
+    fn mapped_addresses_are_those_of_ipv4() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let policy = Policy::parse("[default]\nnever = ['::ffff:10.0.0.0/104', '::ffff:192.0.2.1']").unwrap();
+        let rights = policy.rights(7);
+        assert!(!rights.may_use(ip("10.1.2.3"), None) && !rights.may_use(ip("192.0.2.1"), None));
+        assert!(rights.may_use(ip("11.1.2.3"), None) && rights.may_use(ip("::1"), None));
+        assert!(Pattern::parse("eth0.100").is_ok() && Pattern::parse("::/0").is_ok());
+    }
+
+    #[test]
     fn subordinate_ids_are_their_user_s() {
         let mut policy = Policy::default();
         policy.learn_subordinates(
@@ -292,6 +314,9 @@ mod tests {
         for (text, word) in [
             ("[default]\nuse = ['10.0.0.0/40']", "10.0.0.0/40"),
             ("[default]\nuze = []", "uze"),
+            ("[default]\nnever = ['10.0.0.256']", "10.0.0.256"),
+            ("[default]\nnever = ['192.168.1']", "192.168.1"),
+            ("[default]\nnever = ['10.*']", "10.*"),
             ("[user.nobody-of-this-name]\nservers = true", "no such user"),
             ("[user.0]\n[user.root]\n", "two sections"),
             ("manage = 3", "manage"),

@@ -353,6 +353,7 @@ impl<'a> Script<'a> {
                 bytes_received: self.0.arbitrary()?,
                 cwnd: self.0.arbitrary()?,
                 notsent: self.0.arbitrary()?,
+                flight: self.0.arbitrary()?,
             });
         }
         let well = Facts {

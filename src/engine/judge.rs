@@ -19,6 +19,17 @@
 //!   more the more it loses; so must one that has not yet sent enough to tell,
 //!   and one that was silent before and came back. Two more must one that had
 //!   nothing to send for a while, as its round trip is not known any more.
+//! * But where many segments were under way when it fell silent, the more the
+//!   more it loses, they can't all be lost by chance: their time and that of
+//!   one timeout is enough. The timeout itself comes later, since TCP sends a
+//!   probe before, which puts it off.
+//!
+//! Closing a dead subflow is what moves its data, but costs: the kernel sends
+//! all again that the connection has out, on whichever subflow. As long as the
+//! others have much of their own waiting, they would only send that twice, and
+//! nothing is gained; so [`worth_leaving`] waits until one runs out of it. That
+//! may take long where the kernel has moved the data by itself, which it does
+//! after five to ten round trips without an answer.
 
 use super::event::Time;
 
@@ -27,6 +38,8 @@ use super::event::Time;
 pub struct Facts {
     /// Segments sent and not acknowledged.
     pub unacked: u32,
+    /// Those that are thought to be under way: neither arrived nor lost.
+    pub flight: u32,
     /// How often the timeout was doubled.
     pub backoff: u32,
     /// The timeout, doubled as often.
@@ -82,6 +95,11 @@ pub struct Path {
     retrans: u32,
     /// Sent again of late, of ten thousand.
     loss: u16,
+    /// For how long data had been out at the last look, at least, in
+    /// milliseconds, and one more; 0 where none was.
+    out: u16,
+    /// Segments that were under way then, or before the first timeout.
+    flight: u16,
     /// How often it came back after a timeout.
     comebacks: u8,
     timed_out: bool,
@@ -113,6 +131,12 @@ const LOSSY: u32 = 200;
 /// More timeouts than this a path need not show: the kernel has moved its data
 /// by then.
 const TIMEOUTS_MAX: u32 = 5;
+/// After so many, which take about a minute, a dead path is left whatever that
+/// costs: what led over it may have been forgotten on the way.
+const TIMEOUTS_LAST: u32 = 8;
+/// So many segments are not all lost by chance, where few are; for each timeout
+/// more that a path must let pass because it loses some, so many more.
+const MANY: u32 = 8;
 
 fn millis(time: Time) -> u32 {
     // It wraps after 49 days; only differences are looked at.
@@ -133,6 +157,13 @@ impl Facts {
     /// Bytes carried, each once.
     pub fn moved(&self) -> u64 {
         self.bytes_sent.saturating_sub(self.bytes_retrans).saturating_add(self.bytes_received)
+    }
+
+    /// More waits for its turn than is out: it will take longer than a round
+    /// trip to send that.
+    fn is_busy(&self) -> bool {
+        let out = self.bytes_sent.saturating_sub(self.bytes_retrans).saturating_sub(self.bytes_acked);
+        self.unacked > 0 && u64::from(self.notsent) > out
     }
 
     /// For how long the data that waits has been out: the timeouts that passed,
@@ -181,8 +212,25 @@ impl Path {
             self.comebacks -= 1;
             self.judged = now;
         }
+        let out = if facts.unacked == 0 { 0 } else { self.silence(look).as_millis().saturating_add(1) };
+        self.out = out.min(u16::MAX.into()) as u16;
+        if facts.backoff == 0 {
+            self.flight = facts.flight.min(u16::MAX.into()) as u16;
+        }
         (self.sum, self.looked) = (sum, now);
         moved
+    }
+
+    /// Since when data has been out without any answer, by all looks: what is
+    /// sent for want of one, before the first timeout, hides that from a single
+    /// look.
+    fn silence(&self, look: &Look) -> Time {
+        let facts = &look.facts;
+        let passed = millis(look.at).wrapping_sub(self.looked);
+        let before = u32::from(self.out).saturating_sub(1).saturating_add(passed);
+        let still = self.out > 0 && millis(facts.since_ack) >= passed;
+        let before = Time::from_millis(if still { before.into() } else { 0 });
+        if facts.unacked == 0 { Time::ZERO } else { facts.owed().max(before).min(facts.since_ack) }
     }
 
     /// Counts what was sent and sent again since it was last done.
@@ -199,14 +247,17 @@ impl Path {
         (self.segs, self.retrans) = (facts.segs_out, facts.total_retrans);
     }
 
-    /// How many timeouts it must let pass.
-    fn timeouts(&self, facts: &Facts) -> u32 {
+    /// How many timeouts it must let pass, and how many segments must have been
+    /// under way for one to be enough.
+    fn timeouts(&self, facts: &Facts) -> (u32, Option<u32>) {
         // Where n segments went through, three of them might yet have been lost.
         let unknown = 30_000 / self.segs.clamp(1, WINDOW);
         let lossy = (u32::from(self.loss) + unknown) / LOSSY;
+        let silent = u32::from(self.comebacks.div_ceil(2));
         let stale = facts.since_ack > facts.owed().saturating_add(STALE);
-        let doubts = lossy.max(u32::from(self.comebacks.div_ceil(2))) + if stale { 2 } else { 0 };
-        (1 + doubts).min(TIMEOUTS_MAX)
+        let doubts = lossy.max(silent) + if stale { 2 } else { 0 };
+        let many = (silent == 0 && !stale).then_some(MANY.saturating_mul(1 + lossy));
+        ((1 + doubts).min(TIMEOUTS_MAX), many)
     }
 
     /// Judges a subflow by one round of looks at all subflows of its
@@ -216,23 +267,35 @@ impl Path {
         if facts.unacked == 0 {
             return Verdict::Alive;
         }
-        let silence = facts.silence();
+        let silence = self.silence(look);
         let trip = facts.rtt.max(Time::from_millis(self.worst.into()));
         let answer = trip.saturating_mul(2).saturating_add(facts.rttvar.saturating_mul(4)).max(SLACK);
-        let patience = facts.base().saturating_add(answer);
-        if silence <= patience {
-            return Verdict::Suspect(look.at.saturating_add(patience - silence));
+        let (timeouts, many) = self.timeouts(facts);
+        let mut left = facts.base().saturating_add(answer).saturating_sub(facts.silence());
+        let many = many.is_some_and(|many| u32::from(self.flight) >= many);
+        if many {
+            let due = facts.base().saturating_sub(silence).max(answer.saturating_sub(facts.since_sent));
+            left = left.min(due);
+        }
+        if !left.is_zero() {
+            return Verdict::Suspect(look.at.saturating_add(left));
         }
         let fell_silent = look.at.saturating_sub(silence);
         let answered = |other: &Look| {
             let last = other.at.saturating_sub(other.facts.since_ack);
             last > fell_silent.saturating_add(other.facts.rtt).saturating_add(facts.rtt)
         };
-        if facts.backoff >= self.timeouts(facts) && others.any(answered) {
+        if (many || facts.backoff >= timeouts) && others.any(answered) {
             return Verdict::Dead;
         }
         Verdict::Alive
     }
+}
+
+/// Whether leaving a dead path moves its data any sooner: one of those that
+/// would carry it has little of its own to send, or too much time has passed.
+pub fn worth_leaving(dead: &Facts, mut others: impl Iterator<Item = Facts>) -> bool {
+    dead.backoff >= TIMEOUTS_LAST || others.any(|other| !other.is_busy())
 }
 
 #[cfg(test)]
@@ -295,6 +358,50 @@ mod tests {
         assert_eq!(judge(&looked_at(), idle, clean()), Verdict::Alive, "its round trip is long ago");
     }
 
+    /// Silent for so long, with much under way, and probed so long ago.
+    fn probed(since: u64, probe: u64) -> Facts {
+        Facts { flight: 20, since_sent: ms(probe), ..silent(since, 0) }
+    }
+
+    /// What is thought of it, where it was looked at when it fell silent too.
+    fn judge_after(mut path: Path, facts: Facts) -> Verdict {
+        let before = Facts { flight: 20, ..silent(8, 0) };
+        path.note(&Look { at: ms(10_008).saturating_sub(facts.since_ack), facts: before });
+        path.note(&Look { at: ms(10_000), facts });
+        judge(&path, facts, clean())
+    }
+
+    #[test]
+    fn where_much_was_under_way_the_probe_is_enough() {
+        assert_eq!(judge_after(looked_at(), probed(120, 60)), Verdict::Suspect(ms(10_100)));
+        assert_eq!(judge_after(looked_at(), probed(220, 160)), Verdict::Dead);
+        let late = probed(220, 40);
+        assert_eq!(judge_after(looked_at(), late), Verdict::Suspect(ms(10_020)), "an answer is due yet");
+        let mut once = looked_at();
+        once.note(&Look { at: ms(10_000), facts: probed(220, 160) });
+        let seen = judge(&once, probed(220, 160), clean());
+        assert_eq!(seen, Verdict::Suspect(ms(10_060)), "nobody saw that more than the probe was out");
+        let mut lossy = looked_at();
+        lossy.note(&Look { at: ms(9_100), facts: Facts { segs_out: 1256, total_retrans: 13, ..clean() } });
+        assert!(matches!(judge_after(lossy, probed(220, 160)), Verdict::Suspect(_)), "more must be lost");
+        let back = Path { comebacks: 1, ..looked_at() };
+        assert!(matches!(judge_after(back, probed(220, 160)), Verdict::Suspect(_)), "it was silent before");
+    }
+
+    #[test]
+    fn a_dead_path_is_left_when_that_helps() {
+        let dead = silent(700, 2);
+        let busy = Facts { unacked: 10, bytes_sent: 1_014_000, notsent: 100_000, ..clean() };
+        let nearly = Facts { notsent: 10_000, ..busy };
+        assert!(
+            !worth_leaving(&dead, [busy].into_iter()),
+            "its data has been moved, or waits no longer than that"
+        );
+        assert!(worth_leaving(&dead, [busy, nearly].into_iter()));
+        assert!(worth_leaving(&dead, [clean()].into_iter()));
+        assert!(worth_leaving(&Facts { backoff: TIMEOUTS_LAST, ..dead }, [busy].into_iter()));
+    }
+
     #[test]
     fn a_path_that_came_back_is_given_time_until_that_is_long_ago() {
         let mut path = looked_at();
@@ -319,6 +426,7 @@ mod tests {
         let mut path = Path::with_comebacks(u8::MAX);
         let most = Facts {
             unacked: u32::MAX,
+            flight: u32::MAX,
             backoff: u32::MAX,
             rto: Time::MAX,
             rtt: Time::MAX,

@@ -6,7 +6,7 @@ use super::act::Outstanding;
 use super::connection::{Phase, Subflow};
 use super::event::{Action, Handle, Time};
 use super::few::Few;
-use super::judge::{Facts, Look, Verdict};
+use super::judge::{Facts, Look, Verdict, worth_leaving};
 use super::note::fail;
 use super::settings::Profile;
 use super::{Engine, Ready};
@@ -30,11 +30,12 @@ const PATIENCE: u32 = 16;
 pub struct Watch {
     /// When the next begins.
     next: Time,
-    interval: Time,
+    /// In milliseconds.
+    interval: u32,
     /// Commands of the round under way.
     awaited: Few<u64>,
     /// What it has shown so far.
-    looks: Vec<(SocketAddr, SocketAddr, Look)>,
+    looks: Few<(SocketAddr, SocketAddr, Look)>,
 }
 
 /// What looking may cost: where very many connections are busy, each is
@@ -82,7 +83,12 @@ impl Engine {
         let first = if c.counts_bytes() { LIVELY } else { FIRST };
         let begin = || {
             let next = now.saturating_add(first);
-            Box::new(Watch { next, interval: first, awaited: Few::default(), looks: Vec::new() })
+            Box::new(Watch {
+                next,
+                interval: first.as_millis() as u32,
+                awaited: Few::default(),
+                looks: Few::default(),
+            })
         };
         let watch = c.watch.get_or_insert_with(begin);
         if watch.due().is_none_or(|due| due > now) {
@@ -113,7 +119,7 @@ impl Engine {
             return;
         }
         watch.awaited.retain(|known| *known != tag);
-        watch.looks.extend(facts.map(|facts| (local, remote, Look { at: now, facts })));
+        facts.into_iter().for_each(|facts| watch.looks.push((local, remote, Look { at: now, facts })));
         if watch.awaited.is_empty() {
             if self.conclude(handle, now) {
                 self.settle(handle, now);
@@ -127,7 +133,7 @@ impl Engine {
     fn conclude(&mut self, handle: Handle, now: Time) -> bool {
         let Some(c) = self.connections.get_mut(&handle).map(Box::as_mut) else { return false };
         let Some(watch) = c.watch.as_mut() else { return false };
-        let looks = std::mem::take(&mut watch.looks);
+        let looks = watch.looks.take();
         let longest = if c.counts_bytes() { IDLE_COUNTED } else { IDLE };
         let (mut next, mut idle) = (longest, true);
         let moved = looks.iter().map(|(_, _, look)| look.facts.moved());
@@ -152,18 +158,27 @@ impl Engine {
             }
         }
         let Some(watch) = c.watch.as_mut() else { return false };
-        watch.interval = if idle { watch.interval.saturating_mul(4) } else { LIVELY }.min(longest);
-        watch.next = now.saturating_add(if idle { watch.interval } else { next });
+        let pause = Time::from_millis(watch.interval.into()).saturating_mul(4);
+        let pause = if idle { pause.min(longest) } else { LIVELY };
+        watch.interval = pause.as_millis() as u32;
+        watch.next = now.saturating_add(if idle { pause } else { next });
         let host = &self.host;
         let counted = c.counts_bytes();
         let changed = c.compare(host, &looks, now) || counted;
         let can =
             |s: &Subflow| s.up() && c.allows(&s.local) && !c.leaving(&s.local) && host.usable(&s.from());
-        let alternative = c
-            .subflows
-            .iter()
-            .any(|s| can(s) && !dead.iter().any(|dead| dead.local == s.local && dead.remote == s.remote));
-        if !alternative || dead.is_empty() {
+        let same = |a: &Subflow, b: &Subflow| a.local == b.local && a.remote == b.remote;
+        let mut others: Vec<Subflow> =
+            c.subflows.iter().filter(|s| can(s) && !dead.iter().any(|dead| same(dead, s))).copied().collect();
+        if others.iter().any(|s| !s.backup) {
+            others.retain(|s| !s.backup);
+        }
+        let facts = |s: &Subflow| {
+            let look = looks.iter().find(|(local, remote, _)| *local == s.local && *remote == s.remote);
+            look.map(|(_, _, look)| look.facts).unwrap_or_default()
+        };
+        dead.retain(|s| worth_leaving(&facts(s), others.iter().map(facts)));
+        if others.is_empty() || dead.is_empty() {
             return changed;
         }
         for s in &dead {

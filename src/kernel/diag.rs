@@ -68,6 +68,8 @@ pub struct TcpFacts {
     pub snd_mss: u32,
     /// Segments sent and not acknowledged.
     pub unacked: u32,
+    /// Of these, arrived out of order.
+    pub sacked: u32,
     /// Of these, thought to be lost.
     pub lost: u32,
     /// Of these, sent again and under way.
@@ -122,6 +124,7 @@ impl TcpFacts {
             rto_us: word(8),
             snd_mss: word(16),
             unacked: word(24),
+            sacked: word(28),
             lost: word(32),
             retrans: word(36),
             last_data_sent_ms: word(44),

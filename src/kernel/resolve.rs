@@ -62,9 +62,19 @@ impl Refusal {
     }
 }
 
+/// Whether it is a number that no port has. glibc takes what 16 bits hold of it.
+fn is_beyond_ports(service: &CStr) -> bool {
+    let text = service.to_str().map_or("", str::trim_start);
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_err()
+}
+
 /// Stream addresses of a name and a service, in the order of RFC 6724. With
 /// `numeric` the node is an address, the service a port, and nobody is asked.
 pub fn stream(node: &CStr, service: &CStr, family: i32, numeric: bool) -> Result<Vec<SocketAddr>, Refusal> {
+    if is_beyond_ports(service) {
+        return Err(Refusal::of(libc::EAI_SERVICE));
+    }
     // SAFETY: every field is an integer or a pointer that may be null.
     let mut hints = unsafe { std::mem::zeroed::<libc::addrinfo>() };
     hints.ai_family = family;
@@ -115,6 +125,19 @@ mod tests {
         assert_eq!(numeric(c"fd01::1", c"80", libc::AF_INET6), Ok(vec!["[fd01::1]:80".parse().unwrap()]));
         // IPv4-mapped is IPv4.
         assert_eq!(numeric(c"::ffff:10.1.0.1", c"80", 0), Ok(vec!["10.1.0.1:80".parse().unwrap()]));
+    }
+
+    #[test]
+    fn a_number_is_a_port_or_nothing() {
+        for service in
+            [c"65536", c"65616", c" 65616", c"+65616", c"-4294967216", c"4294967376", c"99999999999999999999"]
+        {
+            for asked in [true, false] {
+                let refusal = stream(c"10.1.0.1", service, 0, asked).map_err(|refusal| refusal.errno.0);
+                assert_eq!(refusal, Err(libc::EINVAL), "{service:?}");
+            }
+        }
+        assert_eq!(numeric(c"10.1.0.1", c"65535", 0), Ok(vec!["10.1.0.1:65535".parse().unwrap()]));
     }
 
     #[test]

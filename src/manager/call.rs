@@ -238,8 +238,9 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
                 switch(hands, &socket, &asked, &mut sight)?;
             }
             Stage::Listening => {
-                sight.held = serve(hands, &asked)?;
+                // Nothing is changed for a list that is refused.
                 check(&socket, known, entries, true, asked.leave.local)?;
+                sight.held = serve(hands, &asked)?;
                 sight.binding = Some((None, binding(&socket).1));
             }
             Stage::Connecting => {
@@ -262,7 +263,6 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
             }
             match stage {
                 Stage::Connected => connection(hands, &socket, &asked, token, &mut sight)?,
-                Stage::Listening => sight.held = serve(hands, &asked)?,
                 Stage::Connecting if !known.is_some_and(|c| c.listed) => {
                     return Err(Error::new(libc::EOPNOTSUPP, "the socket is connecting without a list"));
                 }
@@ -274,8 +274,10 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
                     route::bindable(&probe).map_err(|errno| cannot_bind(errno, addr))?;
                 }
             }
-            if stage == Stage::Unconnected {
-                switch(hands, &socket, &asked, &mut sight)?;
+            match stage {
+                Stage::Unconnected => switch(hands, &socket, &asked, &mut sight)?,
+                Stage::Listening => sight.held = serve(hands, &asked)?,
+                _ => {}
             }
         }
         Call::RespectBinding => {

@@ -738,6 +738,7 @@ fn fares(tcp: &TcpFacts) -> Facts {
     let millis = |ms: u32| Time::from_millis(ms.into());
     Facts {
         unacked: tcp.unacked,
+        flight: tcp.unacked.saturating_add(tcp.retrans).saturating_sub(tcp.sacked.saturating_add(tcp.lost)),
         // Probes of a closed window are answered.
         backoff: if tcp.probes == 0 { tcp.backoff.into() } else { 0 },
         rto: micros(tcp.rto_us),

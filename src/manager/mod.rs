@@ -253,9 +253,14 @@ impl Manager {
         }
     }
 
-    /// The same, known from before a restart.
+    /// What [`Manager::held`] tells, known from before a restart.
     pub fn set_held(&mut self, original: Option<String>) {
         self.held = original;
+    }
+
+    /// The cookies of the sockets that listen now.
+    pub fn listening(&mut self) -> HashSet<u64> {
+        self.diag.listeners().unwrap_or_default().iter().map(|listener| listener.cookie).collect()
     }
 
     /// Whether all its descriptors are still the ones it opened: a program may
@@ -437,6 +442,18 @@ impl Manager {
             self.diag.tuple(&subflow.local, &subflow.remote),
             Ok(Some(record)) if is_up(record.state) && record.inode == inode
         )
+    }
+
+    /// The user whose socket a connection is, as the kernel has it; nobody's
+    /// before it is accepted.
+    pub fn holder(&mut self, token: u32) -> Option<u32> {
+        let record = self.diag.connection(token).ok()??;
+        (record.inode != 0).then_some(record.uid)
+    }
+
+    /// One who asked about the socket of a connection, if anybody did.
+    pub fn subscriber(&self, token: u32) -> Option<SubscriberId> {
+        self.subscribers.of(token)
     }
 
     /// The socket behind a new token, if it can be one of ours, or one that
@@ -701,14 +718,15 @@ impl Manager {
 
     /// Goes on with a call whose socket has been looked at.
     fn sighted(&mut self, id: CallId, sight: Sight) {
+        // Whoever waits for the call or no more.
+        if sight.held.is_some() {
+            self.held = sight.held;
+        }
         let Some(calling) = self.calls.get_mut(&id) else { return };
         let (key, call, leave) = (calling.key, calling.call.clone(), calling.leave);
         (calling.shown, calling.late) = (sight.switched.is_some_and(|switched| switched.shown), sight.late);
         if sight.lost {
             self.forget(key);
-        }
-        if sight.held.is_some() {
-            self.held = sight.held;
         }
         let unconnected = sight.stage == Stage::Unconnected;
         if let Some(switched) = sight.switched {

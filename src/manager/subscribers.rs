@@ -154,6 +154,11 @@ impl Subscribers {
         self.looks.first().map(|(due, _)| *due)
     }
 
+    /// One who asked about this connection's socket.
+    pub fn of(&self, token: u32) -> Option<SubscriberId> {
+        self.connections.get(&token)?.to.first().copied()
+    }
+
     /// How many sockets are not connected yet.
     pub fn waiting(&self) -> usize {
         self.sockets.len()

@@ -397,14 +397,21 @@ pub fn is_line(fd: BorrowedFd<'_>) -> bool {
         && unix::is_connected_to(fd, &path())
 }
 
+/// What the kernel keeps for us of such a line: that its end was told.
+fn set_ended(fd: BorrowedFd<'_>, ended: bool) {
+    let _ = sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED, ended.into());
+}
+
+/// The error of [`next_event`] is to come again.
+pub fn untold(fd: BorrowedFd<'_>) {
+    set_ended(fd, false);
+}
+
 /// The next event of such a line.
 pub fn next_event(fd: BorrowedFd<'_>) -> Result<Next> {
     let mut buffer = [0u8; 1024];
-    // What the kernel keeps for us: that the end was told.
     let ended = || sockopt::get_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED) == Ok(1);
-    let end = || {
-        let _ = sockopt::set_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED, 1);
-    };
+    let end = || set_ended(fd, true);
     let received = match unix::receive(fd, &mut buffer, true) {
         Err(Errno(libc::EAGAIN)) if ended() => return Ok(Next::End),
         Err(Errno(libc::EAGAIN)) => return Ok(Next::Nothing),

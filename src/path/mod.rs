@@ -171,6 +171,13 @@ pub fn next_event(fd: BorrowedFd<'_>) -> Result<events::Next> {
     }
 }
 
+/// Nobody was told of the error that [`next_event`] gave.
+pub fn untold(fd: BorrowedFd<'_>) {
+    if broker::is_line(fd) {
+        broker::untold(fd);
+    }
+}
+
 /// The list of a socket, `None` where it has none.
 pub fn list(socket: &Socket<'_>) -> Option<Vec<SocketAddr>> {
     existing(socket)?.facts(socket).list

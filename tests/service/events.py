@@ -40,6 +40,7 @@ def bereaved(broker_path, ready):
     server = listening()
     sock, accepted = with_list(server)
     one, everything = mptcpapi.Events(sock), mptcpapi.Events()
+    unread = mptcpapi.Events(sock, current=True)
     os.write(ready, b".")
     for events in (one, everything):
         try:
@@ -50,6 +51,14 @@ def bereaved(broker_path, ready):
         # Once; then there is nothing more.
         assert events.read() is None and events.read() is None
         assert select.select([events], [], [], 0)[0]
+    # A dispatch that had something to tell leaves the error to the next.
+    seen = []
+    assert unread.dispatch(lambda event: seen.append(event.what)) == 1 and seen == [EventKind.UP]
+    try:
+        raise AssertionError(unread.dispatch(seen.append))
+    except OSError as error:
+        assert error.errno == errno.EIO, error
+    assert unread.dispatch(seen.append) == 0 and len(seen) == 1
     deadline = time.monotonic() + 20
     while True:
         try:

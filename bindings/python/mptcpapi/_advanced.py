@@ -171,10 +171,13 @@ def open_subflow(
 
     Without wait its end is an event: SUBFLOW_UP or REQUEST_FAILED. With wait
     this returns when it is established, or raises why it isn't, up to the
-    socket's timeout: TimeoutError. Errors: ENOTCONN, EADDRNOTAVAIL (local is
-    not in the list, or not of this host), EAFNOSUPPORT (unlike families), ENOSPC
-    (as many as there may be), EINVAL (wait on a non-blocking socket), and those
-    of set_max_subflows().
+    socket's timeout: TimeoutError, after which the attempt goes on. Without a
+    timeout it is given up after SO_SNDTIMEO, 10 seconds if that is not set.
+
+    Errors: ENOTCONN, EADDRNOTAVAIL (local is not in the list, or not of this
+    host), EAFNOSUPPORT (unlike families), ENOSPC (as many as there may be),
+    EINVAL (wait on a non-blocking socket), and those of set_max_subflows(); EIO:
+    it may have been opened, look at subflows() before a second try.
     """
     here = _one(local)
     there = _one(remote)

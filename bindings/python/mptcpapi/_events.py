@@ -154,8 +154,9 @@ class Events:
     def dispatch(self, callback: Optional[Callable[[Event], Any]] = None) -> int:
         """Call callback for each event that is there; how many there were.
 
-        A true result ends it. An exception ends it too, and is raised. Without a
-        callback no event is taken, but the library does what it has to do.
+        A true result ends it, and so does close() in the callback. An exception
+        ends it too, and is raised. Without a callback no event is taken, but the
+        library does what it has to do.
         """
         if callback is None:
             return library.call("mptcp_dispatch", self._fd, EVENT_FN(), None)
@@ -164,7 +165,8 @@ class Events:
 
         def call(event: Any, _size: int, _arg: Any) -> int:
             try:
-                return 1 if tell(_to_event(event.contents)) else 0
+                # Once closed, the number can be another's.
+                return 1 if tell(_to_event(event.contents)) or self._fd < 0 else 0
             except BaseException as error:
                 raised.append(error)
                 return 1

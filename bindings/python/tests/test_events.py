@@ -90,6 +90,24 @@ def test_callbacks():
                     events.dispatch(fails)
 
 
+def test_a_callback_that_closes():
+    with connection(A) as (client, accepted):
+        exchange(client, accepted)
+        events = mptcpapi.Events(client, current=True)
+        number, others, seen = events.fileno(), [], []
+
+        def close(event):
+            seen.append(event)
+            events.close()
+            others.append(mptcpapi.Events(client, current=True))
+
+        # Another's events, under the same number, are not this one's.
+        assert events.dispatch(close) == 1
+        assert [other.fileno() for other in others] == [number]
+        assert others[0].wait(5).what == EventKind.UP
+        others[0].close()
+
+
 def test_all_that_is_known():
     with mptcpapi.Events() as events:
         with connection(A) as (one, _), connection(B) as (other, _):

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::engine::judge::Facts;
+use std::collections::{BTreeSet, VecDeque};
 
 fn ms(millis: u64) -> Time {
     Time::from_millis(millis)
@@ -29,26 +30,56 @@ struct Nature {
     /// Packets of others in ten milliseconds, every other while of so many
     /// milliseconds.
     others: (u64, u64),
+    /// It carries nothing for so long, once in so many milliseconds; what is
+    /// under way is late by as much.
+    pause: (u64, u64),
+}
+
+/// Clean and quick.
+const NATURE: Nature = Nature { rtt: 20, loss: 0, rate: 2, queue: 20, others: (0, 1), pause: (0, 1) };
+
+/// Packets that a connection may have that are not acknowledged, and a subflow
+/// that wait for their turn.
+const BUFFER: u64 = 3000;
+const ROOM: usize = 1500;
+
+/// A packet that is out.
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    number: u64,
+    /// Its place in the connection's stream.
+    data: u64,
+    sent: u64,
+    /// When the answer comes, if it does.
+    answer: Option<u64>,
+    again: bool,
 }
 
 /// A subflow: a sender with slow start, recovery by what comes after a hole,
-/// and retransmission timeouts, and the path it sends over.
+/// a probe of the tail, and retransmission timeouts, and the path it sends over.
 #[derive(Clone, Debug)]
 struct Tcp {
     nature: Nature,
     dead: bool,
+    /// The connection gives it nothing until it is answered again.
+    stale: bool,
     random: u64,
     /// When the path has carried all that waits.
     busy: f64,
-    /// Packets out: number, when sent, when the answer comes, sent again.
-    out: Vec<(u64, u64, Option<u64>, bool)>,
+    out: Vec<Packet>,
+    /// What waits for its turn.
+    queue: VecDeque<u64>,
     next: u64,
     window: f64,
     threshold: f64,
+    /// One reduction does for all packets up to this one.
+    reduced: u64,
     srtt: f64,
     mdev: f64,
     backoff: u32,
     timer: u64,
+    /// When the probe is due, if it is.
+    probe: Option<u64>,
     last_ack: u64,
     last_sent: u64,
     facts: Facts,
@@ -59,16 +90,20 @@ impl Tcp {
         Self {
             nature,
             dead: false,
+            stale: false,
             random: seed,
             busy: now as f64,
             out: Vec::new(),
+            queue: VecDeque::new(),
             next: 0,
             window: 10.0,
             threshold: 1e9,
+            reduced: 0,
             srtt: nature.rtt as f64,
             mdev: nature.rtt as f64 / 4.0,
             backoff: 0,
             timer: 0,
+            probe: None,
             last_ack: now,
             last_sent: now,
             facts: Facts::default(),
@@ -96,45 +131,71 @@ impl Tcp {
 
     fn again(&mut self, at: usize, now: u64) {
         let answer = self.transmit(now);
-        (self.out[at].1, self.out[at].2, self.out[at].3) = (now, answer, true);
+        let packet = &mut self.out[at];
+        (packet.sent, packet.answer, packet.again) = (now, answer, true);
         self.facts.total_retrans += 1;
         self.facts.bytes_retrans += 1400;
     }
 
-    /// One millisecond; `supply` packets are there to be sent.
-    fn step(&mut self, now: u64, supply: &mut u64) {
+    /// Sets the timers anew: the probe comes first, unless something is sent
+    /// again already.
+    fn rearm(&mut self, now: u64) {
+        self.timer = now + self.rto();
+        let wait = 2 * self.srtt as u64 + if self.out.len() == 1 { 200 } else { 8 };
+        let calm = self.backoff == 0 && !self.out.is_empty() && self.out.iter().all(|packet| !packet.again);
+        self.probe = calm.then_some(now + wait).filter(|probe| *probe < self.timer);
+    }
+
+    /// One millisecond; what was acknowledged.
+    fn step(&mut self, now: u64) -> Vec<u64> {
         let (packets, period) = self.nature.others;
         if packets > 0 && (now / period) % 2 == 1 && self.busy - (now as f64) < self.nature.queue as f64 {
             self.busy = self.busy.max(now as f64) + packets as f64 / 10.0 / self.nature.rate as f64;
         }
+        let (pause, every) = self.nature.pause;
+        if pause > 0 && now.is_multiple_of(every) {
+            self.busy = self.busy.max(now as f64) + pause as f64;
+            self.out.iter_mut().for_each(|packet| packet.answer = packet.answer.map(|answer| answer + pause));
+        }
         if self.dead {
             // Nothing that is under way arrives.
-            self.out.iter_mut().for_each(|packet| packet.2 = None);
+            self.out.iter_mut().for_each(|packet| packet.answer = None);
         }
+        let mut acked = Vec::new();
         let mut newest = None;
-        while let Some(at) = self.out.iter().position(|p| p.2.is_some_and(|answer| answer <= now)) {
-            let (number, sent, _, again) = self.out.remove(at);
+        while let Some(at) = self.out.iter().position(|p| p.answer.is_some_and(|answer| answer <= now)) {
+            let packet = self.out.remove(at);
             self.last_ack = now;
+            self.stale = false;
             self.facts.bytes_acked += 1400;
-            newest = newest.max(Some(number));
-            let trip = (now - sent) as f64;
-            if !again {
+            acked.push(packet.data);
+            newest = newest.max(Some((packet.number, packet.sent)));
+            let trip = (now - packet.sent) as f64;
+            if !packet.again {
                 self.mdev += ((trip - self.srtt).abs() - self.mdev) / 4.0;
                 self.srtt += (trip - self.srtt) / 8.0;
             }
             self.backoff = 0;
             self.window += if self.window < self.threshold { 1.0 } else { 1.0 / self.window };
-            self.timer = now + self.rto();
         }
-        if let Some(newest) = newest {
+        if let Some((newest, sent)) = newest {
             // What was sent well before an answered packet is lost.
-            let holes: Vec<usize> =
-                (0..self.out.len()).filter(|at| self.out[*at].0 + 3 <= newest && !self.out[*at].3).collect();
-            if !holes.is_empty() {
+            let early = self.srtt as u64 / 4;
+            let lost = |packet: &Packet| match packet.again {
+                false => packet.number + 3 <= newest,
+                true => packet.sent + early < sent,
+            };
+            let holes: Vec<usize> = (0..self.out.len()).filter(|at| lost(&self.out[*at])).collect();
+            if holes.iter().any(|at| self.out[*at].number >= self.reduced) {
                 self.threshold = (self.window / 2.0).max(2.0);
-                self.window = self.threshold;
+                (self.window, self.reduced) = (self.threshold, self.next);
             }
             holes.into_iter().for_each(|at| self.again(at, now));
+            self.rearm(now);
+        }
+        if self.probe.is_some_and(|probe| now >= probe) && !self.out.is_empty() {
+            self.again(self.out.len() - 1, now);
+            self.rearm(now);
         }
         if !self.out.is_empty() && now >= self.timer {
             self.backoff += 1;
@@ -142,17 +203,21 @@ impl Tcp {
             self.window = 1.0;
             self.again(0, now);
             // The rest counts as lost and is sent again as the window opens.
-            self.timer = now + self.rto();
+            self.rearm(now);
         }
-        while *supply > 0 && (self.out.len() as f64) < self.window && self.backoff == 0 {
-            *supply -= 1;
-            if self.out.is_empty() {
-                self.timer = now + self.rto();
-            }
+        while (self.out.len() as f64) < self.window
+            && self.backoff == 0
+            && let Some(data) = self.queue.pop_front()
+        {
+            let first = self.out.is_empty();
             let answer = self.transmit(now);
-            self.out.push((self.next, now, answer, false));
+            self.out.push(Packet { number: self.next, data, sent: now, answer, again: false });
             self.next += 1;
+            if first {
+                self.rearm(now);
+            }
         }
+        acked
     }
 
     fn facts(&self, now: u64) -> Facts {
@@ -160,6 +225,8 @@ impl Tcp {
         let since = |then: u64| ms((now / 4 * 4).saturating_sub(then / 4 * 4));
         Facts {
             unacked: self.out.len() as u32,
+            flight: if self.backoff == 0 { self.out.len() as u32 } else { 1 },
+            notsent: self.queue.len() as u32 * 1400,
             backoff: self.backoff,
             rto: ms(self.rto()),
             rtt: ms(self.srtt as u64),
@@ -174,8 +241,11 @@ impl Tcp {
 /// What an application sends.
 #[derive(Clone, Copy, Debug)]
 enum Load {
-    /// All that goes.
+    /// All that goes at once on each subflow.
     Bulk,
+    /// As much as the connection takes, which gives it to the subflow that has
+    /// the least of it.
+    Stream,
     /// So many packets for each subflow, every so many milliseconds.
     Thin(u64, u64),
 }
@@ -190,6 +260,17 @@ struct Net {
     /// Paths that carry nothing.
     dead: Vec<bool>,
     load: Load,
+    /// What the connection gives out next; all before `una` was acknowledged,
+    /// and beyond it what is in `acked`.
+    next: u64,
+    una: u64,
+    acked: BTreeSet<u64>,
+    /// When `una` moved last, and how often it stood still for a tenth of a
+    /// second or more.
+    moved: u64,
+    gaps: u64,
+    /// How often the kernel moved data by itself.
+    rescued: u64,
     looks: u64,
     destroyed: Vec<(u64, usize)>,
 }
@@ -205,8 +286,22 @@ impl Net {
         engine.handle(Event::Established { token: TOKEN }, ms(now));
         let tcp = paths.iter().zip(seed..).map(|(nature, seed)| Some(Tcp::new(*nature, seed, now))).collect();
         let dead = vec![false; paths.len()];
-        let mut net =
-            Self { engine, now, paths: paths.to_vec(), tcp, dead, load, looks: 0, destroyed: Vec::new() };
+        let mut net = Self {
+            engine,
+            now,
+            paths: paths.to_vec(),
+            tcp,
+            dead,
+            load,
+            next: 0,
+            una: 0,
+            acked: BTreeSet::new(),
+            moved: now,
+            gaps: 0,
+            rescued: 0,
+            looks: 0,
+            destroyed: Vec::new(),
+        };
         net.pump();
         net
     }
@@ -253,6 +348,7 @@ impl Net {
                     assert!(self.tcp.iter().flatten().count() > 1, "never the last");
                     self.tcp[n] = None;
                     self.destroyed.push((self.now, n));
+                    self.next = self.una;
                 }
                 _ => {}
             }
@@ -263,19 +359,75 @@ impl Net {
     fn run(&mut self, millis: u64) {
         for _ in 0..millis {
             self.now += 1;
+            self.supply();
             for (tcp, dead) in self.tcp.iter_mut().zip(&self.dead) {
                 let Some(tcp) = tcp else { continue };
                 tcp.dead = *dead;
-                let mut supply = match self.load {
-                    Load::Bulk => 1000,
-                    Load::Thin(packets, every) if self.now.is_multiple_of(every) => packets,
-                    Load::Thin(..) => 0,
-                };
-                tcp.step(self.now, &mut supply);
+                let acked = tcp.step(self.now);
+                match self.load {
+                    Load::Bulk => tcp.queue.clear(),
+                    Load::Stream => self.acked.extend(acked.into_iter().filter(|data| *data >= self.una)),
+                    Load::Thin(..) => {}
+                }
+            }
+            if let Load::Stream = self.load {
+                self.advance();
+                self.rescue();
             }
             if self.engine.next_timeout().is_some_and(|due| due <= ms(self.now)) {
                 self.engine.handle(Event::Tick, ms(self.now));
                 self.pump();
+            }
+        }
+    }
+
+    fn supply(&mut self) {
+        let (packets, every) = match self.load {
+            Load::Bulk => (1000, 1),
+            Load::Thin(packets, every) => (packets, every),
+            Load::Stream => return self.fill(),
+        };
+        for tcp in self.tcp.iter_mut().flatten().filter(|_| self.now.is_multiple_of(every)) {
+            tcp.queue.extend(self.next..self.next + packets);
+            self.next += packets;
+        }
+    }
+
+    fn fill(&mut self) {
+        self.next = self.next.max(self.una);
+        while self.next < self.una + BUFFER {
+            let room = self.tcp.iter_mut().flatten().filter(|tcp| !tcp.stale && tcp.queue.len() < ROOM);
+            let Some(least) = room.min_by_key(|tcp| tcp.queue.len() + tcp.out.len()) else { break };
+            least.queue.push_back(self.next);
+            self.next += 1;
+        }
+    }
+
+    fn advance(&mut self) {
+        let before = self.una;
+        while self.acked.remove(&self.una) {
+            self.una += 1;
+        }
+        if self.una > before {
+            self.gaps += u64::from(self.now - self.moved >= 100);
+            self.moved = self.now;
+        }
+    }
+
+    /// What the kernel does by itself about a subflow that isn't answered while
+    /// the connection stands still: after five probes' time it gives all that is
+    /// out to the others.
+    fn rescue(&mut self) {
+        let trip = self.tcp.iter().flatten().map(|tcp| tcp.srtt as u64).max().unwrap_or_default();
+        let since = self.now - 5 * (2 * trip + 8).min(self.now / 5);
+        if self.moved > since || !self.tcp.iter().flatten().any(|tcp| tcp.last_ack > since) {
+            return;
+        }
+        for tcp in self.tcp.iter_mut().flatten().filter(|tcp| tcp.last_ack <= since && !tcp.stale) {
+            if !tcp.out.is_empty() {
+                tcp.stale = true;
+                self.rescued += 1;
+                self.next = self.una;
             }
         }
     }
@@ -286,7 +438,7 @@ impl Net {
 }
 
 fn clean() -> impl Strategy<Value = Nature> {
-    (10u64..=50).prop_map(|rtt| Nature { rtt, loss: 0, rate: 2, queue: 20, others: (0, 1) })
+    (10u64..=50).prop_map(|rtt| Nature { rtt, ..NATURE })
 }
 
 fn bloated() -> impl Strategy<Value = Nature> {
@@ -296,21 +448,29 @@ fn bloated() -> impl Strategy<Value = Nature> {
         rate: 1,
         queue,
         others: (others, period),
+        ..NATURE
     })
 }
 
 fn lossy() -> impl Strategy<Value = Nature> {
-    (10u64..=100, 50u64..=100).prop_map(|(rtt, loss)| Nature {
+    (10u64..=100, 50u64..=100).prop_map(|(rtt, loss)| Nature { rtt, loss, queue: 100, ..NATURE })
+}
+
+/// One that stops now and then for less than TCP's least timeout.
+fn pausing() -> impl Strategy<Value = Nature> {
+    (10u64..=50, 100u64..190, 1000u64..3000).prop_map(|(rtt, pause, every)| Nature {
         rtt,
-        loss,
-        rate: 2,
-        queue: 100,
-        others: (0, 1),
+        pause: (pause, every),
+        ..NATURE
     })
 }
 
 fn load() -> impl Strategy<Value = Load> {
-    prop_oneof![Just(Load::Bulk), (1u64..5, 50u64..2000).prop_map(|(n, every)| Load::Thin(n, every))]
+    prop_oneof![
+        Just(Load::Bulk),
+        Just(Load::Stream),
+        (1u64..5, 50u64..2000).prop_map(|(n, every)| Load::Thin(n, every))
+    ]
 }
 
 /// Random nets a property.
@@ -371,6 +531,41 @@ proptest! {
     }
 
     #[test]
+    fn a_path_that_pauses_is_no_dead_one(
+        pausing in pausing(),
+        other in prop_oneof![clean(), pausing()],
+        seed in any::<u32>(),
+        load in load(),
+    ) {
+        let mut net = Net::new(&[pausing, other], seed.into(), load);
+        net.run(20_000);
+        prop_assert!(net.destroyed.is_empty(), "{:?}", net.destroyed);
+    }
+
+    #[test]
+    fn data_of_a_dead_path_is_moved_once(
+        paths in proptest::collection::vec(clean(), 2..4),
+        seed in any::<u32>(),
+        before in 3000u64..10_000,
+    ) {
+        let mut net = Net::new(&paths, seed.into(), Load::Stream);
+        net.run(before);
+        prop_assert!(net.destroyed.is_empty());
+        let gaps = net.gaps;
+        net.dead[0] = true;
+        net.run(20_000);
+        prop_assert_eq!(net.gaps - gaps, 1);
+        // Either the kernel has moved it, or this has, and then it is tried again.
+        prop_assert_eq!(net.rescued + net.destroyed.len() as u64, 1);
+        net.run(60_000);
+        prop_assert!(net.tcp[0].is_none());
+        net.dead[0] = false;
+        net.run(70_000);
+        prop_assert!(net.tcp[0].is_some());
+        prop_assert_eq!(net.destroyed.len(), 1);
+    }
+
+    #[test]
     fn the_last_path_is_never_left(
         paths in proptest::collection::vec(prop_oneof![clean(), lossy()], 2..4),
         seed in any::<u32>(),
@@ -387,8 +582,7 @@ proptest! {
 
 #[test]
 fn an_outage_of_all_paths_leaves_them_as_they_are() {
-    let nature = Nature { rtt: 20, loss: 0, rate: 2, queue: 20, others: (0, 1) };
-    let mut net = Net::new(&[nature, Nature { rtt: 90, ..nature }], 1, Load::Bulk);
+    let mut net = Net::new(&[NATURE, Nature { rtt: 90, ..NATURE }], 1, Load::Bulk);
     net.run(2000);
     net.dead = vec![true, true];
     net.run(20_000);
@@ -400,8 +594,7 @@ fn an_outage_of_all_paths_leaves_them_as_they_are() {
 
 #[test]
 fn idle_paths_are_looked_at_seldom() {
-    let nature = Nature { rtt: 20, loss: 0, rate: 2, queue: 20, others: (0, 1) };
-    let mut net = Net::new(&[nature, nature], 1, Load::Thin(0, 1000));
+    let mut net = Net::new(&[NATURE, NATURE], 1, Load::Thin(0, 1000));
     net.run(20_000);
     let before = net.looks;
     net.run(60_000);

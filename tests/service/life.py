@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""What the broker keeps for somebody ends with what it is kept for: neither
+later nor sooner."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import wire
+from hostile import Trap
+from lab import DAEMON, EVIL, GOOD, PATHS, Broker, Child, as_user, connected, listening, path_manager, told_to_end, \
+    until
+
+F_OFD_SETLK = 37
+SWEEP = 6  # longer than the broker waits between two looks
+
+
+def nested():
+    """Children of a child don't have the ends that their grandparent has."""
+    Child.ends.clear()
+
+
+def alone():
+    """Locks are held by one test at a time on this machine."""
+    file = os.open("/", os.O_RDONLY)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def hold(trap, socks, seconds):
+    """Holds the locks of these sockets from now on."""
+    timer = threading.Timer(seconds, trap.release)
+    threads = [threading.Thread(target=sock.send, args=(memoryview(trap.memory)[:1000],)) for sock in socks]
+    for thread in threads + [timer]:
+        thread.start()
+    time.sleep(0.05)
+    return threads + [timer]
+
+
+def trapped(function):
+    """As the user EVIL, with a trap, which takes root to make."""
+    def user(path):
+        trap = Trap()
+        os.setresuid(EVIL, EVIL, EVIL)
+        signal.alarm(20)
+        return function(path, trap)
+    return user
+
+
+def most_threads(broker, function):
+    """How many threads it has at most while somebody does this."""
+    most, child = 0, Child(0, function, broker.path)
+    while not child.ended():
+        most = max(most, broker.threads())
+        time.sleep(0.01)
+    child.wait()
+    print(f"      {most} threads at most")
+    return most
+
+
+def room(path, count):
+    """Whether so many sockets, and no more, are free for this user."""
+    with wire.Client(path) as client:
+        socks = [wire.mptcp() for _ in range(count + 1)]
+        told = [client.errno(wire.add("10.1.0.1"), sock) for sock in socks]
+        for sock in socks:
+            client.ask(wire.FORGET, sock)
+        return told == [0] * count + [errno.EDQUOT]
+
+
+def stopped_while_held():
+    """Whoever holds whatever lock, it stops when it is told to."""
+    def user(path, trap, ready):
+        socks = [connected()[0] for _ in range(2)]
+        held = hold(trap, socks, 6)
+        clients = [wire.Client(path) for _ in socks]
+        for client, sock in zip(clients, socks):
+            client.send(wire.request(1, wire.add("10.2.0.1")), [sock.fileno()])
+        os.write(ready, b".")
+        for each in held:
+            each.join()
+
+    def users(path, ready):
+        def run(uid):
+            trap = Trap()
+            os.setresuid(uid, uid, uid)
+            signal.alarm(20)
+            user(path, trap, ready)
+        return [Child(0, run, EVIL + at) for at in range(4)]
+
+    lock = alone()
+    before = path_manager()
+    with Broker("manage = true\n") as broker:
+        assert path_manager() != before
+        read, write = os.pipe()
+        children = users(broker.path, write)
+        for _ in children:
+            os.read(read, 1)
+        time.sleep(0.3)
+        broker.process.terminate()
+        try:
+            until("it is as before", lambda: path_manager() == before, 3)
+        finally:
+            for child in children:
+                child.wait()
+        assert broker.process.wait(10) == 0
+    os.close(lock)
+
+
+def watchers_of_held_sockets():
+    """Looks at connections that nobody manages are done for who asked for
+    them: they take no more threads than the rest."""
+    def user(path, trap):
+        server, lines, kept = listening(), [], []
+        for _ in range(40):
+            kept.append(connected(server))
+            lines.append(wire.Client(path))
+            lines[-1].ask(wire.number(11) + wire.number(0xff), kept[-1][0])
+        for each in hold(trap, [sock for sock, _ in kept], 3):
+            each.join()
+
+    lock = alone()
+    with Broker() as broker:
+        most = most_threads(broker, trapped(user))
+    os.close(lock)
+    assert most < 12, most
+
+
+def unclaimed_connections_that_are_held():
+    """So are commands to connections that nobody asked anything for."""
+    def user(path, trap):
+        server = listening(backlog=100)
+        kept = [connected(server) for _ in range(40)]
+        held = hold(trap, [sock for sock, _ in kept], 3)
+        # Fully established by this: now its further subflows are due.
+        for _, accepted in kept:
+            accepted.send(b"x")
+        for each in held:
+            each.join()
+
+    subprocess.run(["ip", "mptcp", "endpoint", "add", "10.2.0.1", "subflow"], check=True)
+    lock = alone()
+    with Broker("manage = true\n") as broker:
+        most = most_threads(broker, trapped(user))
+    os.close(lock)
+    assert most < 12, most
+
+
+def expired_calls():
+    """A call that took too long leaves nothing in the user's quota, whether its
+    program stays or goes."""
+    def user(path, trap, stays):
+        with wire.Client(path) as client:
+            sock, _ = connected()
+            held = hold(trap, [sock], 2)
+            told = client.errno(wire.TAKE, sock)
+            for each in held:
+                each.join()
+            sock.close()
+            time.sleep(SWEEP)
+            return told == errno.EIO and (not stays or room(path, 1))
+
+    lock = alone()
+    with Broker("grace = 0\n[default]\nsockets = 1\n") as broker:
+        for stays in (True, False):
+            assert as_user(0, trapped(lambda path, trap: user(path, trap, stays)), broker.path)
+            until("its place", lambda: as_user(EVIL, room, broker.path, 1), 2 * SWEEP)
+    os.close(lock)
+
+
+def asked_at_the_same_time():
+    """A question that comes before a list is made doesn't take its owner."""
+    def user(path):
+        asking, adding = wire.Client(path), wire.Client(path)
+        socks = []
+        for _ in range(300):
+            sock = wire.mptcp()
+            asking.send(wire.request(1, wire.FACTS), [sock.fileno()])
+            adding.send(wire.request(1, wire.add("10.1.0.1")), [sock.fileno()])
+            asking.receive()
+            socks.append((sock, adding.receive()[1]))
+        done = sum(told == "done" or isinstance(told, list) for _, told in socks)
+        # Forgotten while it is made.
+        more = 0
+        for _ in range(300):
+            sock = wire.mptcp()
+            adding.send(wire.request(1, wire.add("10.1.0.1")), [sock.fileno()])
+            asking.send(wire.request(1, wire.FORGET), [sock.fileno()])
+            asking.receive()
+            told = adding.receive()[1]
+            more += not isinstance(told, wire.Refused) and asking.ask(wire.FACTS, sock)["list"] is not None
+            socks.append((sock, told))
+        return done, more
+    with Broker("[default]\nsockets = 10\n") as broker:
+        done = as_user(EVIL, user, broker.path)
+        assert done[0] <= 10 and done[1] <= 10, done
+
+
+def taken_and_disconnected():
+    """Connecting failed: what was only taken ends with its program all the same."""
+    def user(path):
+        with wire.Client(path) as client:
+            sock = wire.mptcp()
+            client.ask(wire.TAKE, sock)
+            client.ask(wire.DISCONNECTED, sock)
+            sock.close()
+            time.sleep(SWEEP)
+    with Broker("grace = 0\n[default]\nsockets = 1\n") as broker:
+        as_user(EVIL, user, broker.path)
+        until("its place", lambda: as_user(EVIL, room, broker.path, 1), 2 * SWEEP)
+
+
+def a_server_list_that_fails():
+    """The namespace isn't put in userspace mode for it, or not for long."""
+    def user(path):
+        with wire.Client(path) as client, listening() as server:
+            return client.errno(wire.add("10.1.0.1"), server)
+
+    before = path_manager()
+    with Broker("grace = 0\n[default]\nservers = true\n") as broker:
+        with broker.client() as client, listening() as server:
+            for ask in (wire.add("192.0.2.1"), wire.remove("192.0.2.1")):
+                assert client.errno(ask, server) == errno.EADDRNOTAVAIL
+                assert path_manager() == before
+        # Another holds the switch until nobody waits for the call any more.
+        with open("/run/mptcpapi/latch", "r+b") as file:
+            fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+            child = Child(EVIL, user, broker.path)
+            time.sleep(1.5)
+        assert child.wait() == errno.EIO
+        until("it is as before", lambda: path_manager() == before, 2 * SWEEP)
+
+
+def two_programs_one_socket():
+    """It has its list as long as one of them is there."""
+    def helper(path, sock):
+        with wire.Client(path) as client:
+            client.ask(wire.add("10.2.0.1"), sock)
+
+    def user(path):
+        nested()
+        with wire.Client(path) as client, wire.mptcp() as sock:
+            client.ask(wire.add("10.1.0.1"), sock)
+            as_user(EVIL, helper, path, sock)
+            time.sleep(SWEEP + 1)
+            return client.ask(wire.FACTS, sock)["list"]
+    with Broker("grace = 0\n") as broker:
+        told = as_user(EVIL, user, broker.path)
+        assert told and len(told) == 2, told
+
+
+def closed_here_open_there():
+    """One of two programs has closed it."""
+    def other(path, sock, ready, ending):
+        with wire.Client(path) as client:
+            client.ask(wire.add("10.2.0.1"), sock)
+            os.write(ready, b".")
+            told_to_end(ending, 10)
+            return client.ask(wire.FACTS, sock)["list"]
+
+    def user(path):
+        nested()
+        read, write = os.pipe()
+        with wire.Client(path) as client, wire.mptcp() as sock:
+            client.ask(wire.add("10.1.0.1"), sock)
+            child = Child(EVIL, other, path, sock, write)
+            os.read(read, 1)
+            key = wire.key_of(sock)
+            sock.close()
+            client.ask(wire.closed([key]))
+            return child.result()
+    with Broker("grace = 0\n") as broker:
+        told = as_user(EVIL, user, broker.path)
+        assert told and len(told) == 2, told
+
+
+def a_server_that_goes_to_the_background():
+    """Its list stays while it listens."""
+    def user(path):
+        nested()
+        server = listening()
+        def parent(path, server):
+            with wire.Client(path) as client:
+                client.ask(wire.add(*PATHS), server)
+        Child(EVIL, parent, path, server).wait()
+        time.sleep(SWEEP + 1)
+        with wire.Client(path) as client:
+            return client.ask(wire.FACTS, server)["list"]
+    with Broker(f"grace = 0\n[default]\nservers = true\n") as broker:
+        told = as_user(EVIL, user, broker.path)
+        assert told and len(told) == 3, told
+
+
+def allowed_no_more():
+    """`allow = false` on SIGHUP counts for what is asked from then on."""
+    def user(path, ready, ending):
+        with wire.Client(path) as client, wire.mptcp() as sock:
+            client.ask(wire.add("10.1.0.1"), sock)
+            os.write(ready, b".")
+            told_to_end(ending, 10)
+            return client.errno(wire.add("10.2.0.1"), sock)
+    with Broker() as broker:
+        read, write = os.pipe()
+        child = Child(EVIL, user, broker.path, write)
+        os.read(read, 1)
+        with open(broker.config, "w") as file:
+            file.write("[default]\nallow = false\n")
+        broker.process.send_signal(signal.SIGHUP)
+        until("the policy is read again", lambda: "read again" in broker.said())
+        told = child.result()
+        assert told == errno.EACCES, told
+
+
+def one_user_takes_all():
+    """However few descriptors there are, one user leaves some to others."""
+    def many(path, ready, ending):
+        clients = []
+        with contextlib.suppress(OSError, wire.Dropped):
+            while len(clients) < 900:
+                clients.append(wire.Client(path, 1))
+                clients[-1].ask(wire.HELLO)
+        os.write(ready, b".")
+        told_to_end(ending, 20)
+        return len(clients)
+
+    def other(path):
+        with wire.Client(path, 3) as client:
+            return client.ask(wire.HELLO)
+
+    with Broker(limits=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))) as broker:
+        read, write = os.pipe()
+        child = Child(EVIL, many, broker.path, write)
+        os.read(read, 1)
+        as_user(GOOD, other, broker.path)
+        print("     ", child.result(), "connections")
+
+
+def policy_that_can_t_be_read():
+    """One that is there and can't be reached is not taken for none."""
+    def check():
+        return subprocess.run([DAEMON, "--check-config"], capture_output=True)
+
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/etc"], check=True)
+    assert as_user(EVIL, check).returncode == 0
+    os.mkdir("/etc/mptcpapi", 0o700)
+    done = as_user(EVIL, check)
+    assert done.returncode == 2 and b"mptcpapid.conf: Permission denied" in done.stderr, done
+
+
+def handed_what_is_of_no_use():
+    """A descriptor that programs can't connect to by this protocol is refused."""
+    code = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ.update(LISTEN_PID=str(os.getpid()), "
+            "LISTEN_FDS='1'); os.execv(sys.argv[2], sys.argv[2:])")
+    for kind, listens in ((socket.SOCK_STREAM, True), (socket.SOCK_SEQPACKET, False)):
+        with socket.socket(socket.AF_UNIX, kind) as sock:
+            sock.bind(f"/run/given.{kind.name}")
+            if listens:
+                sock.listen()
+            process = subprocess.Popen([sys.executable, "-c", code, str(sock.fileno()), DAEMON, "--state", "/run"],
+                                       stderr=subprocess.PIPE, pass_fds=[sock.fileno()])
+            try:
+                assert process.wait(5) == 1
+                assert b"that was passed" in process.stderr.read()
+            finally:
+                process.kill()
+
+
+def full_disk():
+    """A journal that could not be written for a while is whole afterwards."""
+    os.makedirs("/run/small")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/run/small"], check=True)
+    with Broker(options=["--state", "/run/small"]) as broker:
+        socks = [wire.mptcp() for _ in range(101)]
+        with broker.client() as client:
+            with open("/run/small/fill", "wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            for sock in socks[:-1]:
+                client.ask(wire.add("10.1.0.1"), sock)
+            os.unlink("/run/small/fill")
+            client.ask(wire.add("10.1.0.1"), socks[-1])
+        broker.kill()
+        broker.start()
+        with broker.client() as client:
+            for sock in socks:
+                assert client.ask(wire.FACTS, sock)["list"]
+
+
+CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
+         asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, two_programs_one_socket,
+         closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more, one_user_takes_all,
+         policy_that_can_t_be_read, handed_what_is_of_no_use, full_disk]
