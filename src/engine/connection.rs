@@ -509,9 +509,10 @@ impl Connection {
         sources
     }
 
-    /// Whether a pair is put off still.
+    /// Whether a pair is put off still, or its address is.
     pub(super) fn failing(&self, local: &SocketAddr, remote: &SocketAddr, now: Time) -> bool {
-        self.failures.iter().any(|f| f.local == *local && f.remote == *remote && f.until > now)
+        let to = |f: &Failure| f.remote == *remote || f.remote == *local;
+        self.failures.iter().any(|f| f.local == *local && to(f) && f.until > now)
     }
 
     fn live(&self) -> impl Iterator<Item = &Subflow> {
@@ -535,7 +536,7 @@ impl Connection {
             return wanted;
         }
         let mut sources = self.sources();
-        sources.retain(|source| host.usable(source) && !self.failing(source, source, now));
+        sources.retain(|source| host.usable(source));
         // Where not all can be had, backup comes last.
         sources.sort_by_key(|source| self.entry(source).is_some_and(|entry| entry.backup));
         let mut pairs: Vec<(SocketAddr, SocketAddr)> =
@@ -565,7 +566,6 @@ impl Connection {
                 && host.usable(local)
                 && self.allows(local)
                 && !self.failing(local, remote, now)
-                && !self.failing(local, local, now)
                 && !self.is_barred(local, remote)
                 && !pairs.iter().any(|(from, _)| addr::same_ip(from, local))
             {

@@ -165,6 +165,31 @@ fn ids_that_the_kernel_has_for_others_are_not_tried_for_ever() {
 }
 
 #[test]
+fn an_address_with_an_unknown_id_is_not_tried_with_every_address_of_the_peer() {
+    let now = Time::from_secs(1);
+    let mut engine = Engine::default();
+    let initial = (addr::with_port(local(0), 40000), remote(0));
+    let event =
+        Event::Snapshot { token: TOKEN, key: KEY, server: false, initial, ready: true, subflows: vec![] };
+    engine.handle(event, now);
+    engine.handle(Event::PeerAddresses { key: KEY, addrs: (1..addr::LIST_MAX).map(remote).collect() }, now);
+    for listed in [0, addr::LIST_MAX] {
+        let list: Vec<Entry> = (1..=listed).map(|n| local(n).into()).collect();
+        engine.handle(Event::Request { id: 1, key: KEY, request: Request::Add(list) }, now);
+        let mut tries = 0;
+        while let Some(Command { tag, action, .. }) = engine.poll_command() {
+            tries += 1;
+            assert!(tries <= 10 * addr::LIST_MAX, "at once");
+            let event = match action {
+                Action::Route { .. } => Event::Routed { tag, local: Some(local(0)) },
+                _ => Event::Done { tag, outcome: Outcome::Mismatch },
+            };
+            engine.handle(event, now);
+        }
+    }
+}
+
+#[test]
 fn an_address_of_the_peer_is_known_once() {
     let mut world = World::new(&[]);
     world.tell(Event::PeerAddresses { key: KEY, addrs: vec![remote(3)] });
