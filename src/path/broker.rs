@@ -337,7 +337,12 @@ fn call(socket: &Socket<'_>, ask: Ask, patience: Time) -> Result<Answer> {
 
 fn done(socket: &Socket<'_>, ask: Ask) -> Result<()> {
     forget_plan(socket);
-    let plan = match call(socket, ask, Time::ZERO)? {
+    let answer = match call(socket, ask.clone(), Time::ZERO) {
+        // Sockets that are closed may be among those that are too many.
+        Err(error) if error.errno() == libc::EDQUOT && tell_closed(true) => call(socket, ask, Time::ZERO),
+        result => result,
+    };
+    let plan = match answer? {
         Answer::Start(Start::From(choices)) => Some(choices),
         _ => None,
     };
@@ -363,20 +368,26 @@ fn forget_plan(socket: &Socket<'_>) {
     }
 }
 
-/// Notes a socket that the broker waits for, and tells it, now and then, of
-/// those that are closed.
+/// Notes a socket that the broker waits for.
 fn note(socket: &Socket<'_>, plan: Option<Vec<SocketAddr>>) {
     let Some(state) = STATE.get() else { return };
     let Ok(key) = manager::key_of(socket.fd) else { return };
+    lock(&state.waiting).keys.insert(key, plan);
+    tell_closed(false);
+}
+
+/// Tells the broker which of the sockets that it waits for are closed, if they
+/// are many, or `now`; whether there was any.
+fn tell_closed(now: bool) -> bool {
+    let Some(state) = STATE.get() else { return false };
     let gone = {
         let mut waiting = lock(&state.waiting);
-        waiting.keys.insert(key, plan);
-        if waiting.keys.len() < waiting.sweep_at.max(64) {
-            return;
+        if waiting.keys.len() < waiting.sweep_at.max(64) && !now {
+            return false;
         }
         let Some(open) = process::open_sockets() else {
             waiting.sweep_at += 64;
-            return;
+            return false;
         };
         let gone: Vec<Key> = waiting.keys.keys().filter(|key| !open.contains(&key.inode)).copied().collect();
         waiting.keys.retain(|key, _| open.contains(&key.inode));
@@ -386,6 +397,7 @@ fn note(socket: &Socket<'_>, plan: Option<Vec<SocketAddr>>) {
     for some in gone.chunks(256) {
         let _ = tell(Ask::Closed(some.iter().copied().map(Into::into).collect()), None, Time::ZERO);
     }
+    !gone.is_empty()
 }
 
 /// Whether the descriptor is a line to the broker: then it is of

@@ -10,15 +10,10 @@ import time
 import mptcpapi
 from mptcpapi import EventKind
 
-from lab import EVIL, GOOD, MUCH, PATHS, Broker, Child, as_user, connected, listening, told_to_end, until, watched
+from lab import EVIL, GOOD, MUCH, PATHS, Broker, Child, as_user, backed, connected, listening, told_to_end, until, watched
 
 # As many as a process may have open for itself.
 POLICY = "[default]\nclients = 16384\nsockets = 16384\nrequests = 1000000\n"
-
-
-def backed(path):
-    os.environ["MPTCPAPI_BROKER"] = path
-    os.environ["MPTCPAPI_BACKEND"] = "broker"
 
 
 def with_list(server, first=PATHS[0]):

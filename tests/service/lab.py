@@ -31,6 +31,12 @@ GOOD = int(os.environ.get("BROKER_USERS", 1_000_000))
 EVIL = GOOD + 1
 
 
+def backed(path):
+    """This process asks that broker."""
+    os.environ["MPTCPAPI_BROKER"] = path
+    os.environ["MPTCPAPI_BACKEND"] = "broker"
+
+
 def until(what, condition, seconds=20):
     end = time.monotonic() + seconds
     while True:

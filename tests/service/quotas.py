@@ -9,8 +9,8 @@ import time
 import mptcpapi
 
 import wire
-from lab import EVIL, GOOD, PATHS, SERVER, Broker, Child, as_user, connected, listening, path_manager, subflows, \
-    told_to_end, until
+from lab import EVIL, GOOD, PATHS, SERVER, Broker, Child, as_user, backed, connected, listening, path_manager, \
+    subflows, told_to_end, until
 
 
 def only(errno_, words, act):
@@ -147,6 +147,25 @@ def nothing_but_taken():
     with Broker(f"grace = 0\n[default]\nsockets = 2\n") as broker:
         as_user(EVIL, user, broker.path)
         until("the dead program's places", lambda: as_user(EVIL, take, broker.path) == [0, 0, errno.EDQUOT])
+
+
+def closed_sockets_make_room():
+    """The library tells of sockets that were closed before they connected, at
+    the latest when there is no room for another."""
+    def user(path):
+        backed(path)
+        kept = mptcpapi.mptcp_socket()
+        mptcpapi.add(kept, PATHS[0])
+        for _ in range(20):
+            with mptcpapi.mptcp_socket() as sock:
+                mptcpapi.add(sock, PATHS[0])
+        others = [mptcpapi.mptcp_socket() for _ in range(2)]
+        mptcpapi.add(others[0], PATHS[0])
+        only(errno.EDQUOT, "2 sockets", lambda: mptcpapi.add(others[1], PATHS[0]))
+        return True
+
+    with Broker(f"[default]\nsockets = 2\n") as broker:
+        as_user(EVIL, user, broker.path)
 
 
 def so_many_clients():
@@ -390,5 +409,5 @@ def twenty_thousand_sockets():
             child.wait()
 
 
-CASES = [so_many_sockets, grace, nothing_but_taken, so_many_clients, so_many_requests, which_addresses, server_lists,
-         named_peers, shared_fates, what_is_not_registered, twenty_thousand_sockets]
+CASES = [so_many_sockets, grace, nothing_but_taken, closed_sockets_make_room, so_many_clients, so_many_requests,
+         which_addresses, server_lists, named_peers, shared_fates, what_is_not_registered, twenty_thousand_sockets]
