@@ -424,10 +424,14 @@ pub fn next_event(fd: BorrowedFd<'_>) -> Result<Next> {
     let mut buffer = [0u8; 1024];
     let ended = || sockopt::get_int(fd, libc::SOL_SOCKET, libc::SO_PASSCRED) == Ok(1);
     let end = || set_ended(fd, true);
-    let received = match unix::receive(fd, &mut buffer, true) {
+    let mut received = unix::receive(fd, &mut buffer, true);
+    if let Err(Errno(libc::ECONNRESET)) = received {
+        // The kernel says so before it gives what had come.
+        received = unix::receive(fd, &mut buffer, true);
+    }
+    let received = match received {
         Err(Errno(libc::EAGAIN)) if ended() => return Ok(Next::End),
         Err(Errno(libc::EAGAIN)) => return Ok(Next::Nothing),
-        Err(Errno(libc::ECONNRESET)) => None,
         Err(errno) => return Err(lost(errno)),
         Ok(received) => buffer.get(..received.len).filter(|bytes| !bytes.is_empty()),
     };

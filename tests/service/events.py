@@ -36,6 +36,7 @@ def bereaved(broker_path, ready):
     sock, accepted = with_list(server)
     one, everything = mptcpapi.Events(sock), mptcpapi.Events()
     unread = mptcpapi.Events(sock, current=True)
+    assert select.select([unread], [], [], 10)[0]
     os.write(ready, b".")
     for events in (one, everything):
         try:
