@@ -458,6 +458,11 @@ impl Broker {
         }
     }
 
+    /// How many clients there can be. One user leaves an eighth to others.
+    fn places(&self) -> usize {
+        self.room / 8 * 5
+    }
+
     /// Whose a connection is that nobody has asked anything for: whoever holds
     /// it can keep the thread that looks at it.
     fn user_behind(&mut self, token: u32) -> u32 {
@@ -617,7 +622,7 @@ impl Broker {
 
     fn admit(&mut self) {
         for _ in 0..ACCEPT {
-            if self.clients.len() >= self.room / 2 || self.is_full() {
+            if self.clients.len() >= self.places() || self.is_full() {
                 return self.admit_nobody("this process has as many clients as it can");
             }
             let fd = match unix::accept(self.listener.as_fd()) {
@@ -628,7 +633,7 @@ impl Broker {
             let Ok(mut who) = unix::credentials(fd.as_fd()) else { continue };
             who.uid = self.policy.owner(who.uid);
             let rights = self.policy.rights(who.uid);
-            let most = (rights.clients as usize).min(self.room / 4);
+            let most = (rights.clients as usize).min(self.places() / 8 * 7);
             let user = self.users.entry(who.uid).or_default();
             if !rights.allow || user.clients as usize >= most {
                 let many = "this user has too many connections to the broker";
