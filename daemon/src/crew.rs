@@ -56,9 +56,13 @@ pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), Str
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(|e| e.to_string())?;
     let ship =
         Arc::new(Ship { broker: Mutex::new(broker), work: Condvar::new(), timer, epoll, warden, namespace });
-    for _ in 0..CREW {
-        enlist(&ship)?;
+    let crew = (0..CREW).map(|_| hands(&ship)).collect::<Result<Vec<Hands>, String>>()?;
+    // All are there before the first begins.
+    let mut broker = ship.lock();
+    for hands in crew {
+        enlist(&ship, &mut broker, hands)?;
     }
+    drop(broker);
     watch(&ship);
     ship.lock().stop();
     Ok(())
@@ -70,18 +74,14 @@ fn hands(ship: &Ship) -> Result<Hands, String> {
     Ok(hands)
 }
 
-fn enlist(ship: &Arc<Ship>) -> Result<(), String> {
-    let hands = hands(ship)?;
-    let ship = Arc::clone(ship);
-    ship.lock().crew.threads += 1;
+fn enlist(ship: &Arc<Ship>, broker: &mut Broker, hands: Hands) -> Result<(), String> {
     let spawned = std::thread::Builder::new().name("worker".into()).stack_size(STACK).spawn({
-        let ship = Arc::clone(&ship);
+        let ship = Arc::clone(ship);
         move || serve(&ship, hands)
     });
-    spawned.map(drop).map_err(|e| {
-        ship.lock().crew.threads -= 1;
-        format!("no thread: {e}")
-    })
+    spawned.map_err(|e| format!("no thread: {e}"))?;
+    broker.crew.threads += 1;
+    Ok(())
 }
 
 /// One thread's life; it goes when there are enough.
@@ -162,7 +162,8 @@ fn watch(ship: &Arc<Ship>) {
             ship.work.notify_one();
         } else if broker.crew.threads < CREW_MAX {
             drop(broker);
-            if let Err(words) = enlist(ship) {
+            let enlisted = hands(ship).and_then(|hands| enlist(ship, &mut ship.lock(), hands));
+            if let Err(words) = enlisted {
                 log!(Error, "{words}");
             }
         }
