@@ -255,6 +255,22 @@ static void options(const struct fam *f)
 	FAILS(EOPNOTSUPP, set_int(c, TCP_MULTIPATH_PROFILE, MPTCP_PROFILE_HANDOVER));
 	close(c);
 
+	/* After a fallback nothing is in force any more. */
+	p = pair_listen(f->server, IPPROTO_TCP);
+	c = fresh(f);
+	OK(set_int(c, TCP_MULTIPATH_PROFILE, MPTCP_PROFILE_HANDOVER));
+	OK(set_int(c, TCP_MULTIPATH_MAX_SUBFLOWS, 2));
+	OK(connx(c, at(f->server, p.port), NULL));
+	p.c = c;
+	p.s = t_accept(p.l);
+	CHECK_INT(value(c, TCP_MULTIPATH_PROFILE), MPTCP_PROFILE_AGGREGATE);
+	CHECK_INT(value(c, TCP_MULTIPATH_MAX_SUBFLOWS), 255);
+	OK(set_int(c, TCP_MULTIPATH_PROFILE, MPTCP_PROFILE_AGGREGATE));
+	OK(set_int(c, TCP_MULTIPATH_MAX_SUBFLOWS, 0));
+	FAILS(EOPNOTSUPP, set_int(c, TCP_MULTIPATH_PROFILE, MPTCP_PROFILE_HANDOVER));
+	settle(&p);
+	pair_close(&p);
+
 	/* connect(AF_UNSPEC) forgets it. */
 	c = fresh(f);
 	OK(set_int(c, TCP_MULTIPATH_MAX_SUBFLOWS, 2));

@@ -18,13 +18,15 @@ use std::os::fd::AsFd;
 /// How long an open waits where SO_SNDTIMEO says nothing.
 const WAIT: Time = Time::from_secs(10);
 
-/// What is in force of the settings of a socket.
+/// What is in force of the settings of a socket: nothing, after a fallback to
+/// TCP.
 /// [`Settings::fate_sharing`] is always told.
 pub fn settings(fd: impl AsFd) -> Result<Settings> {
     let socket = Socket::of(fd.as_fd())?;
     pending::settle(socket.fd);
     path::touch();
-    let known = path::existing(&socket).filter(|_| socket.mptcp);
+    let speaks = socket.mptcp && !socket::enabled(socket.fd).is_ok_and(|enabled| !enabled);
+    let known = path::existing(&socket).filter(|_| speaks);
     let settings = known.map_or_else(|| Ok(Settings::default()), |control| control.settings(&socket))?;
     Ok(Settings { fate_sharing: Some(settings.fate_sharing.unwrap_or(false)), ..settings })
 }

@@ -1189,7 +1189,7 @@ impl Broker {
             return;
         }
         let others = self.others_with(&gone, None);
-        let listening = self.manager.listening();
+        let Some(listening) = self.manager.listening() else { return };
         for key in gone {
             if !others.contains_key(&key) && !listening.contains(&key.cookie) {
                 self.forget(key);

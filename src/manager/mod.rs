@@ -258,9 +258,9 @@ impl Manager {
         self.held = original;
     }
 
-    /// The cookies of the sockets that listen now.
-    pub fn listening(&mut self) -> HashSet<u64> {
-        self.diag.listeners().unwrap_or_default().iter().map(|listener| listener.cookie).collect()
+    /// The cookies of the sockets that listen now, if they can be told.
+    pub fn listening(&mut self) -> Option<HashSet<u64>> {
+        Some(self.diag.listeners().ok()?.iter().map(|listener| listener.cookie).collect())
     }
 
     /// Whether all its descriptors are still the ones it opened: a program may
@@ -1129,9 +1129,8 @@ impl Manager {
         let wanted = || self.subscribers.has_listeners() || self.prepared.values().any(|p| p.may_serve);
         if listeners_changed
             && wanted()
-            && let Ok(listeners) = self.diag.listeners()
+            && let Some(cookies) = self.listening()
         {
-            let cookies: HashSet<u64> = listeners.iter().map(|listener| listener.cookie).collect();
             self.serve_lists(&cookies);
             self.subscribers.listening(&cookies);
         }
@@ -1147,10 +1146,10 @@ impl Manager {
             return;
         }
         self.joins_checked = now;
-        let Ok(listeners) = self.diag.listeners() else { return };
+        let Some(listening) = self.listening() else { return };
         let engine = &self.engine;
         self.joins.retain(|join| {
-            listeners.iter().any(|listener| listener.cookie == join.cookie)
+            listening.contains(&join.cookie)
                 || engine.connections().any(|c| c.key.cookie == join.cookie && !c.server && c.token.is_some())
         });
     }

@@ -578,3 +578,33 @@ impl PathControl for Broker {
         Backend::Broker
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::events::{Event, What};
+    use socket2::{Domain, Type};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_came_before_a_reset_is_told_before_it() {
+        let (ours, theirs) = socket2::Socket::pair(Domain::UNIX, Type::SEQPACKET, None).unwrap();
+        for connection in [1, 2] {
+            let told = Told::Happened(Event::new(What::Up, connection, Time::from_secs(1)));
+            theirs.send(&wire::encode(&Reply { tag: 0, told }).unwrap()).unwrap();
+        }
+        // What the other end has not read makes its end a reset.
+        ours.send(b"unread").unwrap();
+        drop(theirs);
+        for connection in [1, 2] {
+            match next_event(ours.as_fd()) {
+                Ok(Next::Event(event)) => assert_eq!(event.connection, connection),
+                Ok(_) => panic!("nothing"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(next_event(ours.as_fd()).err().map(|error| error.errno()), Some(libc::EIO));
+        assert!(matches!(next_event(ours.as_fd()), Ok(Next::End)));
+    }
+}

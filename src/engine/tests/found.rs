@@ -3,6 +3,15 @@
 
 use super::*;
 
+/// An engine that has found a connection, of which no subflow is seen.
+fn found(now: Time, server: bool) -> Engine {
+    let mut engine = Engine::default();
+    let initial = (addr::with_port(local(0), 40000), remote(0));
+    let event = Event::Snapshot { token: TOKEN, key: KEY, server, initial, ready: true, subflows: vec![] };
+    engine.handle(event, now);
+    engine
+}
+
 #[test]
 fn a_list_of_an_unconnected_socket_is_said_to_have_changed() {
     let mut world = World { engine: Engine::default(), ..World::new(&[]) };
@@ -144,11 +153,7 @@ fn a_peer_that_announces_its_initial_address_can_not_take_it_back() {
 #[test]
 fn ids_that_the_kernel_has_for_others_are_not_tried_for_ever() {
     let now = Time::from_secs(1);
-    let mut engine = Engine::default();
-    let initial = (addr::with_port(local(0), 40000), remote(0));
-    let event =
-        Event::Snapshot { token: TOKEN, key: KEY, server: true, initial, ready: true, subflows: vec![] };
-    engine.handle(event, now);
+    let mut engine = found(now, true);
     let list: Vec<Entry> = (1..=addr::LIST_MAX).map(|n| local(n).into()).collect();
     engine.handle(Event::Request { id: 1, key: KEY, request: Request::Add(list) }, now);
     let mut tries = 0;
@@ -167,11 +172,7 @@ fn ids_that_the_kernel_has_for_others_are_not_tried_for_ever() {
 #[test]
 fn an_address_with_an_unknown_id_is_not_tried_with_every_address_of_the_peer() {
     let now = Time::from_secs(1);
-    let mut engine = Engine::default();
-    let initial = (addr::with_port(local(0), 40000), remote(0));
-    let event =
-        Event::Snapshot { token: TOKEN, key: KEY, server: false, initial, ready: true, subflows: vec![] };
-    engine.handle(event, now);
+    let mut engine = found(now, false);
     engine.handle(Event::PeerAddresses { key: KEY, addrs: (1..addr::LIST_MAX).map(remote).collect() }, now);
     for listed in [0, addr::LIST_MAX] {
         let list: Vec<Entry> = (1..=listed).map(|n| local(n).into()).collect();
@@ -291,11 +292,7 @@ fn what_has_a_list_is_not_restored_as_unclaimed() {
 #[test]
 fn requests_that_wait_for_the_same_commands_take_no_more_room_each_time() {
     let now = Time::from_secs(1);
-    let mut engine = Engine::default();
-    let initial = (addr::with_port(local(0), 40000), remote(0));
-    let event =
-        Event::Snapshot { token: TOKEN, key: KEY, server: false, initial, ready: true, subflows: vec![] };
-    engine.handle(event, now);
+    let mut engine = found(now, false);
     let list: Vec<Entry> = (1..41).map(|n| local(n).into()).collect();
     for id in 0..40 {
         engine.handle(Event::Request { id, key: KEY, request: Request::Add(list.clone()) }, now);

@@ -1136,16 +1136,19 @@ impl Many {
     }
 }
 
+/// One world; it must be as it should once nothing more happens.
+fn come_to_rest(ops: &[Op]) {
+    let mut many = Many::new();
+    ops.iter().for_each(|op| many.apply(op));
+    many.at_rest();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..simulation(worlds()) })]
 
     #[test]
     fn every_world_of_many_comes_to_rest_as_it_should(ops in ops()) {
-        let mut many = Many::new();
-        for op in &ops {
-            many.apply(op);
-        }
-        many.at_rest();
+        come_to_rest(&ops);
     }
 
     #[test]
@@ -1174,9 +1177,7 @@ fn addresses_that_the_kernel_numbered_by_itself_are_announced() {
         Op::Die(0, 1),
         Op::Flush,
     ];
-    let mut many = Many::new();
-    ops.iter().for_each(|op| many.apply(op));
-    many.at_rest();
+    come_to_rest(&ops);
 }
 
 /// Two ADDs of an address are refused, and it was removed in between.
@@ -1192,9 +1193,7 @@ fn an_add_that_is_undone_brings_back_nothing_that_was_removed() {
         Op::Remove(0, vec![0], false),
         Op::Add(0, vec![0], false, true),
     ];
-    let mut many = Many::new();
-    ops.iter().for_each(|op| many.apply(op));
-    many.at_rest();
+    come_to_rest(&ops);
 }
 
 /// Of two ADDs of an address the first succeeds, and the second is refused.
@@ -1212,9 +1211,7 @@ fn an_add_that_is_undone_leaves_the_flags_of_the_one_before() {
         Op::Add(0, vec![0], false, false),
         Op::Add(0, vec![1, 0], true, true),
     ];
-    let mut many = Many::new();
-    ops.iter().for_each(|op| many.apply(op));
-    many.at_rest();
+    come_to_rest(&ops);
 }
 
 /// A join of an endpoint looks for its id while the endpoint is announced, and
@@ -1232,9 +1229,7 @@ fn what_was_announced_under_an_id_of_the_kernel_s_is_taken_back() {
         Op::Restart,
         Op::Endpoints(0, 0, false),
     ];
-    let mut many = Many::new();
-    ops.iter().for_each(|op| many.apply(op));
-    many.at_rest();
+    come_to_rest(&ops);
 }
 
 /// Orders of events that long runs have found: joins of one name by hand and by
@@ -1290,9 +1285,7 @@ fn joins_of_one_name_are_told_apart() {
         ],
     ];
     for ops in found {
-        let mut many = Many::new();
-        ops.iter().for_each(|op| many.apply(op));
-        many.at_rest();
+        come_to_rest(&ops);
     }
 }
 
@@ -1309,9 +1302,7 @@ fn an_announcement_that_was_refused_is_none_of_the_next() {
         Op::Flush,
         Op::Endpoints(0, 0, false),
     ];
-    let mut many = Many::new();
-    ops.iter().for_each(|op| many.apply(op));
-    many.at_rest();
+    come_to_rest(&ops);
 }
 
 /// A subflow ended unheard, one of its name was opened by hand, and there are too
@@ -1331,7 +1322,5 @@ fn a_name_that_is_closed_counts_once() {
         Op::Wait(400),
         Op::Set(0, Setting::MaxSubflows(1)),
     ];
-    let mut many = Many::new();
-    ops.iter().for_each(|op| many.apply(op));
-    many.at_rest();
+    come_to_rest(&ops);
 }
