@@ -242,11 +242,8 @@ impl Manager {
     pub fn end_hold(&mut self) {
         let Some(original) = self.held.clone() else { return };
         let Ok(listeners) = self.diag.listeners() else { return };
-        let listed = |cookie| {
-            self.engine
-                .connections()
-                .any(|c| c.key.cookie == cookie && c.listed && c.phase == Phase::Prepared)
-        };
+        let listed =
+            |cookie| self.engine.any(|c| c.key.cookie == cookie && c.listed && c.phase == Phase::Prepared);
         let asked = self.calls.values().any(|calling| matches!(calling.call, Call::Ask(Request::Add(_))));
         if !asked && !listeners.iter().any(|listener| listed(listener.cookie)) {
             self.submit(Lane::Namespace, Todo::Work(Work::Unhold(original)));
@@ -1150,7 +1147,7 @@ impl Manager {
         let engine = &self.engine;
         self.joins.retain(|join| {
             listening.contains(&join.cookie)
-                || engine.connections().any(|c| c.key.cookie == join.cookie && !c.server && c.token.is_some())
+                || engine.any(|c| c.key.cookie == join.cookie && !c.server && c.token.is_some())
         });
     }
 
