@@ -14,8 +14,8 @@ use crate::warden::Timer;
 use mptcpapi::engine::{self, Key, Phase};
 use mptcpapi::events;
 use mptcpapi::kernel::{sockopt, unix};
-use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
-use mptcpapi::stream::Socket;
+use mptcpapi::manager::{Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
+use mptcpapi::stream::{self, Socket};
 use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -854,7 +854,7 @@ impl Broker {
             _ => {}
         }
 
-        let key = manager::key_of(fd.as_fd())?;
+        let key = stream::key_of(fd.as_fd())?;
         if self.crew.is_stuck(uid) {
             return Err(held_up());
         }

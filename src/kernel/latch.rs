@@ -282,7 +282,10 @@ impl Latch {
                 Err(errno) => return Err(Fault::NoLock(errno)),
             }
         }
-        let locked = Locked { latch: self, lock };
+        // No handler of the application's runs with the lock held. The owner of a
+        // warden has seen to its signals.
+        let signals = self.warden.is_none().then(process::SignalsHeld::new);
+        let locked = Locked { latch: self, lock, signals };
         locked.repair()?;
         Ok(locked)
     }
@@ -317,6 +320,7 @@ struct Recorded {
 struct Locked<'a> {
     latch: &'a Latch,
     lock: &'a Arc<File>,
+    signals: Option<process::SignalsHeld>,
 }
 
 impl Drop for Locked<'_> {
@@ -340,15 +344,12 @@ impl Locked<'_> {
                 *to = from;
             }
         }
-        if self.latch.warden.is_some() {
-            // The owner of a warden has seen to its signals.
-            return self.lock.write_all_at(&bytes, self.latch.place).map_err(|e| Errno::of(&e));
-        }
-        let held = process::SignalsHeld::new();
         let written = self.lock.write_all_at(&bytes, self.latch.place).map_err(|e| Errno::of(&e));
-        if written == Err(Errno(libc::EFBIG)) {
+        if written == Err(Errno(libc::EFBIG))
+            && let Some(signals) = &self.signals
+        {
             // RLIMIT_FSIZE: the errno is enough.
-            held.discard(libc::SIGXFSZ);
+            signals.discard(libc::SIGXFSZ);
         }
         written
     }
@@ -400,15 +401,13 @@ struct Window<'a> {
     locked: &'a Locked<'a>,
     original: Value,
     open: bool,
-    _signals: Option<process::SignalsHeld>,
 }
 
 impl<'a> Window<'a> {
     fn open(locked: &'a Locked<'a>) -> Result<Self, Fault> {
         let mut original = Value::default();
         locked.latch.read(&mut original).map_err(Fault::NoSysctl)?;
-        let signals = locked.latch.warden.is_none().then(process::SignalsHeld::new);
-        let mut window = Self { locked, original, open: false, _signals: signals };
+        let mut window = Self { locked, original, open: false };
         if locked.latch.is_userspace(&original) {
             return Ok(window);
         }

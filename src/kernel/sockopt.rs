@@ -119,9 +119,11 @@ pub fn netns_cookie(fd: BorrowedFd<'_>) -> KernelResult<u64> {
 
 /// Cookie of the calling thread's network namespace.
 pub fn thread_netns() -> KernelResult<u64> {
-    // Of a family that path control can't do without: a service's sandbox may
-    // refuse any other (RestrictAddressFamilies=).
-    let probe = socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_GENERIC)?;
+    let probe = socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).or_else(|_| {
+        // A service's sandbox may refuse any family but those that path control
+        // can't do without (RestrictAddressFamilies=).
+        socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_GENERIC)
+    })?;
     netns_cookie(probe.as_fd())
 }
 

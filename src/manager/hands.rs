@@ -723,7 +723,7 @@ impl Hands {
     /// took it from our control. The kernel shows that by the path manager
     /// (6.12, in a namespace of the in-kernel one), or by a first subflow that
     /// has lost its number.
-    pub(super) fn lost(&self, fd: BorrowedFd<'_>, prepared: &Prepared) -> bool {
+    pub fn lost(&self, fd: BorrowedFd<'_>, prepared: &Prepared) -> bool {
         let in_kernel = || self.shows && sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0);
         prepared.switched && (in_kernel() || (prepared.virgin && sockopt::first_id(fd) == Some(0)))
     }

@@ -811,6 +811,15 @@ impl Manager {
         }
     }
 
+    /// Where a socket under control, and not connected, begins by its list; and
+    /// what was done to it.
+    pub fn planned(&self, key: &Key) -> Option<(Start, Prepared)> {
+        let prepared = self.prepared.get(key).filter(|prepared| prepared.switched)?;
+        let connection = self.engine.by_key(key)?;
+        let listed = connection.phase == Phase::Prepared && connection.restricted();
+        listed.then(|| (self.start(key, Vec::new()), *prepared)).filter(|(start, _)| *start != Start::AsIs)
+    }
+
     fn start(&self, key: &Key, host: Vec<SocketAddr>) -> Start {
         match self.engine.by_key(key) {
             Some(c) if c.bound.is_none() && c.restricted() => Start::From(c.first_choices()),
@@ -1187,12 +1196,6 @@ fn homely(todo: &Todo) -> bool {
         Todo::Work(Work::Command { command, .. })
             if matches!(command.action, Action::Route { .. } | Action::Listen { .. })
     )
-}
-
-/// The identity of a socket.
-pub fn key_of(fd: BorrowedFd<'_>) -> Result<Key> {
-    let asking = |e| Error::kernel(e, "asking the socket's identity");
-    Ok(Key { cookie: sockopt::cookie(fd).map_err(asking)?, inode: sockopt::stat(fd).map_err(asking)?.0 })
 }
 
 /// A link-local address with the interface it belongs to.
