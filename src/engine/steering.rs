@@ -8,7 +8,7 @@ use super::connection::{Connection, Phase, Ready, State, Subflow};
 use super::event::{Handle, Incident, Notice, Outcome, RequestId, Time};
 use super::few::Few;
 use super::host::Host;
-use super::note::same_pair;
+use super::note::{not_made, same_pair};
 use super::profile::Choice;
 use super::settings::{Demand, Mode, Setting, Settings};
 use super::{Engine, SUBFLOWS_MAX, unspecified};
@@ -54,6 +54,8 @@ pub struct Open {
     pub deadline: Option<Time>,
     /// The command, 0 where it wasn't given.
     pub tag: u64,
+    /// Where that starts from: `local`, or the one of the list that was chosen.
+    pub source: Option<SocketAddr>,
     /// It was given so often.
     pub tries: u8,
     /// Why it failed.
@@ -75,6 +77,7 @@ impl Open {
             backup: *backup,
             deadline: None,
             tag: 0,
+            source: None,
             tries: 0,
             error: 0,
         }
@@ -282,11 +285,10 @@ impl Connection {
                 return Err(Error::new(libc::EAFNOSUPPORT, words));
             }
             if !self.allows(&local) {
-                return Err(Error::new(libc::EADDRNOTAVAIL, format!("{} is not in the list", local.ip())));
+                return Err(not_listed(open.local, &open.remote));
             }
         } else if self.start_of(host, &open.remote).is_none() {
-            let words = format!("no address of the list can be used to reach {}", open.remote);
-            return Err(Error::new(libc::EADDRNOTAVAIL, words));
+            return Err(not_listed(None, &open.remote));
         }
         let queued =
             self.steering.as_ref().map_or(0, |s| s.opens.iter().filter(|open| open.tag == 0).count());
@@ -498,11 +500,7 @@ impl Engine {
             if let Some(id) = open.request {
                 let result = match open.error {
                     0 => Ok(()),
-                    libc::ETIMEDOUT => Err(Error::new(
-                        libc::ETIMEDOUT,
-                        format!("no answer to a subflow to {} in time", open.remote),
-                    )),
-                    errno => Err(Error::new(errno, format!("a subflow to {} was refused", open.remote))),
+                    errno => Err(not_made(errno, open.source.or(open.local), &open.remote)),
                 };
                 self.notices.push_back(Notice::Answer { id, result });
             }
@@ -535,7 +533,7 @@ impl Engine {
                     let tag = self.join(handle, local, open.remote, Some(open.backup), now);
                     match tag {
                         Some(tag) => {
-                            (open.tag, open.tries) = (tag, open.tries + 1);
+                            (open.tag, open.source, open.tries) = (tag, Some(local), open.tries + 1);
                             if let Some(c) = self.connections.get_mut(&handle) {
                                 c.steering().opens.push(open);
                             }
@@ -547,8 +545,13 @@ impl Engine {
             };
             match (open.request, token) {
                 (Some(id), _) => {
-                    let words = format!("a subflow to {} can't be made", open.remote);
-                    self.notices.push_back(Notice::Answer { id, result: Err(Error::new(errno, words)) });
+                    let result = Err(match errno {
+                        libc::ENOTCONN => not_connected(),
+                        libc::ENOSPC => Error::new(errno, "the connection has no address id left"),
+                        libc::EADDRNOTAVAIL => not_listed(open.local, &open.remote),
+                        _ => not_made(errno, local, &open.remote),
+                    });
+                    self.notices.push_back(Notice::Answer { id, result });
                 }
                 (None, Some(token)) => {
                     let local = local.unwrap_or(unspecified(&open.remote));
@@ -568,7 +571,7 @@ impl Engine {
         match outcome {
             Outcome::Taken | Outcome::Gone | Outcome::NotOurs => {}
             Outcome::NotReady | Outcome::Mismatch => open.tag = 0,
-            Outcome::Refused(libc::EADDRINUSE) if known.chose_port() => open.tag = 0,
+            Outcome::Refused(_) if known.lacks_port(outcome) => open.tag = 0,
             Outcome::Refused(errno) => open.error = errno,
         }
     }
@@ -611,6 +614,15 @@ impl Connection {
         let opens = self.steering.iter_mut().flat_map(|steering| steering.opens.iter_mut());
         opens.filter(|open| tag != 0 && open.tag == tag).for_each(|open| open.error = errno);
     }
+}
+
+/// An address that the list doesn't have, or none of it that will do.
+fn not_listed(local: Option<SocketAddr>, remote: &SocketAddr) -> Error {
+    let words = match local {
+        Some(local) => format!("{} is not in the list", local.ip()),
+        None => format!("no address of the list can be used to reach {remote}"),
+    };
+    Error::new(libc::EADDRNOTAVAIL, words)
 }
 
 fn not_connected() -> Error {

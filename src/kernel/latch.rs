@@ -22,6 +22,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const USERSPACE: &[u8] = b"userspace";
 /// Where the lock lives for everybody who may write there.
@@ -91,6 +92,8 @@ pub struct Latch {
     lock: Option<Arc<File>>,
     sysctl_identity: Option<(u64, u64)>,
     lock_identity: Option<(u64, u64)>,
+    /// Somebody else has the lock, and we wait for it.
+    waits: Arc<AtomicBool>,
     /// Where the lock file has this namespace's place: its cookie is unique
     /// until the machine restarts, and a small number.
     place: u64,
@@ -126,6 +129,7 @@ impl Latch {
             writable,
             lock: None,
             lock_identity: None,
+            waits: Arc::default(),
             place,
             boot: boot.trim().to_owned(),
         })
@@ -140,6 +144,11 @@ impl Latch {
     /// From now on windows are watched.
     pub fn watch(&mut self, warden: Arc<dyn Warden>) {
         self.warden = Some(warden);
+    }
+
+    /// True while a thread that has this latch waits for somebody else's switch.
+    pub fn waits(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.waits)
     }
 
     /// Whether the namespace as a whole is in userspace mode now.
@@ -270,18 +279,21 @@ impl Latch {
         let deadline = process::milliseconds() + 3000;
         // Not a waiting lock: one who was stopped in the switch must not stop
         // everybody else for ever.
-        loop {
+        let taken = loop {
             match sockopt::lock_range(&**lock, self.place, PLACE as u64, true) {
-                Ok(()) => break,
+                Ok(()) => break Ok(()),
                 Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR))
                     if process::milliseconds() < deadline =>
                 {
+                    self.waits.store(true, Ordering::Relaxed);
                     std::thread::sleep(std::time::Duration::from_micros(30));
                 }
-                Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR)) => return Err(Fault::Locked),
-                Err(errno) => return Err(Fault::NoLock(errno)),
+                Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR)) => break Err(Fault::Locked),
+                Err(errno) => break Err(Fault::NoLock(errno)),
             }
-        }
+        };
+        self.waits.store(false, Ordering::Relaxed);
+        taken?;
         // No handler of the application's runs with the lock held. The owner of a
         // warden has seen to its signals.
         let signals = self.warden.is_none().then(process::SignalsHeld::new);

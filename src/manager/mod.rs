@@ -1244,7 +1244,7 @@ pub fn fault(fault: Fault) -> Error {
         ),
         Fault::Locked => Error::new(
             libc::EIO,
-            "another process holds the path-manager switch of this network namespace for over three seconds",
+            "another process holds the lock of the path-manager switch of this network namespace",
         ),
         Fault::Cut => Error::new(libc::EIO, "the switch of the path manager was interrupted again and again"),
         Fault::Kernel(Errno(libc::EISCONN)) => Error::new(
