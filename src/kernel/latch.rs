@@ -25,6 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const USERSPACE: &[u8] = b"userspace";
+/// How often one who waits for the lock lets others run before it sleeps.
+const YIELDS: u32 = 8;
 /// Where the lock lives for everybody who may write there.
 const SHARED: &str = "/run/mptcpapi";
 
@@ -277,6 +279,7 @@ impl Latch {
         }
         let lock = self.lock.as_ref().ok_or(Fault::NoLock(Errno(libc::ENOENT)))?;
         let deadline = process::milliseconds() + 3000;
+        let mut tries = 0;
         // Not a waiting lock: one who was stopped in the switch must not stop
         // everybody else for ever.
         let taken = loop {
@@ -286,7 +289,13 @@ impl Latch {
                     if process::milliseconds() < deadline =>
                 {
                     self.waits.store(true, Ordering::Relaxed);
-                    std::thread::sleep(std::time::Duration::from_micros(30));
+                    // It is held for microseconds, as a rule.
+                    tries += 1;
+                    if tries <= YIELDS {
+                        std::thread::yield_now();
+                    } else {
+                        std::thread::sleep(std::time::Duration::from_micros(30));
+                    }
                 }
                 Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR)) => break Err(Fault::Locked),
                 Err(errno) => break Err(Fault::NoLock(errno)),
