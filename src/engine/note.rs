@@ -109,6 +109,7 @@ pub(super) fn snapshot(c: &mut Connection, ready: bool, subflows: &[Seen], host:
 /// of that name is under way, it is that join: a name is one subflow's, so the
 /// other is gone, which was not heard.
 pub(super) fn succeed(c: &mut Connection, new: &Seen) {
+    c.unpart(&new.local, &new.remote);
     let named = |s: &Subflow| (s.local, s.remote) == (new.local, new.remote);
     let joins = c.subflows.iter().any(|s| named(s) && !matches!(s.state, State::Up(_)));
     if joins {
@@ -210,6 +211,7 @@ pub(super) fn down(
     error: i32,
     now: Time,
 ) -> Option<Subflow> {
+    c.unpart(local, remote);
     // One that was to be closed, rather.
     let at = position_of(c, local, remote, true)?;
     let subflow = c.subflows.remove(at);

@@ -35,6 +35,9 @@ pub struct Steering {
     pub barred: Few<(SocketAddr, SocketAddr)>,
     /// Subflows to be opened by hand.
     pub opens: Few<Open>,
+    /// Subflows that were closed by hand, 0, or given up, the errno, until the
+    /// kernel tells of their end.
+    pub parting: Few<(SocketAddr, SocketAddr, i32)>,
     /// What the profile has chosen.
     pub choice: Choice,
     /// Its initial subflow has gone, whose fate it shares.
@@ -88,6 +91,8 @@ impl Open {
 const TRIES: u8 = 6;
 /// Pairs remembered as closed by hand.
 const BARRED_MAX: usize = 64;
+/// Subflows of whose end the kernel is to tell yet.
+const PARTING_MAX: usize = 16;
 
 impl Steering {
     /// What must survive a restart.
@@ -104,7 +109,7 @@ impl Steering {
 
     /// Nothing is asked for.
     fn is_idle(&self) -> bool {
-        let by_hand = self.pinned.len() + self.barred.len() + self.opens.len();
+        let by_hand = self.pinned.len() + self.barred.len() + self.opens.len() + self.parting.len();
         self.settings == Settings::default() && !self.fate_default && !self.doomed && by_hand == 0
     }
 
@@ -213,6 +218,32 @@ impl Connection {
         let bars =
             |(from, to): &(SocketAddr, SocketAddr)| addr::same_ip(from, local) && addr::same(to, remote);
         self.steering.as_ref().is_some_and(|steering| steering.barred.iter().any(bars))
+    }
+
+    /// Notes the end of a subflow that the application wanted, or waited for in
+    /// vain: why, and what its name is.
+    fn part(&mut self, s: &Subflow, errno: i32) {
+        self.unpart(&s.local, &s.remote);
+        let parting = &mut self.steering().parting;
+        if parting.len() >= PARTING_MAX {
+            parting.take_at(0);
+        }
+        parting.push((s.local, s.remote, errno));
+    }
+
+    /// That is told, or another has its name.
+    pub(super) fn unpart(&mut self, local: &SocketAddr, remote: &SocketAddr) {
+        if let Some(steering) = &mut self.steering {
+            steering.parting.retain(|(from, to, _)| !is_named((from, to), (local, remote)));
+        }
+    }
+
+    /// Where a subflow led whose end was wanted by the application or waited
+    /// for, 0 or the errno, as the kernel tells of it now.
+    pub fn parted(&self, local: &SocketAddr, remote: &SocketAddr) -> Option<(SocketAddr, i32)> {
+        let parting = &self.steering.as_ref()?.parting;
+        let known = parting.iter().find(|(from, to, _)| is_named((from, to), (local, remote)))?;
+        Some((addr::canonical(known.1), known.2))
     }
 
     /// The priority of a subflow that was set by hand.
@@ -367,6 +398,7 @@ impl Engine {
         }
         barred.push(pair);
         c.missed.retain(|known| *known != pair);
+        c.part(&subflow, 0);
         self.destroy(handle, &[subflow]);
         Ok(())
     }
@@ -493,13 +525,20 @@ impl Engine {
                 // of this name lives.
                 Some(s) if open.error != 0 && !s.closing => {
                     let other = |o: &Subflow| o.tag != s.tag && o.local == s.local && o.remote == s.remote;
-                    late.extend((!c.subflows.iter().any(other)).then_some(s));
+                    if !c.subflows.iter().any(other) {
+                        c.part(&s, open.error);
+                        late.push(s);
+                    }
                 }
                 _ => {}
             }
             if let Some(id) = open.request {
                 let result = match open.error {
                     0 => Ok(()),
+                    errno @ libc::ETIMEDOUT if open.tag == 0 => {
+                        let words = format!("a subflow to {} could not be asked for in time", open.remote);
+                        Err(Error::new(errno, words))
+                    }
                     errno => Err(not_made(errno, open.source.or(open.local), &open.remote)),
                 };
                 self.notices.push_back(Notice::Answer { id, result });
@@ -614,6 +653,14 @@ impl Connection {
         let opens = self.steering.iter_mut().flat_map(|steering| steering.opens.iter_mut());
         opens.filter(|open| tag != 0 && open.tag == tag).for_each(|open| open.error = errno);
     }
+}
+
+/// Whether this is the name of a known subflow, whose own port may not be known.
+/// The kernel forgets to which port a join led that is closed before it is
+/// answered.
+fn is_named(known: (&SocketAddr, &SocketAddr), (local, remote): (&SocketAddr, &SocketAddr)) -> bool {
+    let (from, to) = (addr::canonical(*known.0), addr::canonical(*known.1));
+    addr::covers(&from, &addr::canonical(*local)) && addr::covers(&addr::canonical(*remote), &to)
 }
 
 /// An address that the list doesn't have, or none of it that will do.
