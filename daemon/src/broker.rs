@@ -351,7 +351,7 @@ impl Broker {
         let Some(journal) = &mut self.journal else { return };
         match self.manager.save(key) {
             Some((saved, prepared)) => {
-                journal.put(&Item { saved, prepared, owner: self.owners.get(&key.cookie).copied() });
+                journal.put(Item { saved, prepared, owner: self.owners.get(&key.cookie).copied() });
             }
             None => journal.gone(*key),
         }

@@ -66,9 +66,9 @@ struct Wished {
     opens: Vec<(SocketAddr, SocketAddr, bool)>,
 }
 
-impl From<&Wishes> for Wished {
-    fn from(wishes: &Wishes) -> Self {
-        let Wishes { settings, fate_default, demanded, doomed, pinned, barred, opens } = wishes.clone();
+impl From<Wishes> for Wished {
+    fn from(wishes: Wishes) -> Self {
+        let Wishes { settings, fate_default, demanded, doomed, pinned, barred, opens } = wishes;
         Self { settings, fate_default, demanded, doomed, pinned, barred, opens }
     }
 }
@@ -122,9 +122,9 @@ struct Written {
     owner: Option<Owner>,
 }
 
-impl From<&Item> for Written {
-    fn from(item: &Item) -> Self {
-        let saved = item.saved.clone();
+impl From<Item> for Written {
+    fn from(item: Item) -> Self {
+        let saved = item.saved;
         Self {
             key: saved.key.into(),
             token: saved.token,
@@ -251,7 +251,7 @@ impl Journal {
     }
 
     /// Notes a socket as it is now.
-    pub fn put(&mut self, item: &Item) {
+    pub fn put(&mut self, item: Item) {
         append_item(&mut self.unwritten, item);
     }
 
@@ -352,17 +352,18 @@ fn is_dead(pid: i32) -> bool {
 pub fn whole<'a>(place: &Place, items: impl Iterator<Item = &'a Item>, held: Option<&str>) -> Vec<u8> {
     let mut bytes = Vec::new();
     append(&mut bytes, &Record::Begin(place.clone()));
-    items.for_each(|item| append_item(&mut bytes, item));
+    items.for_each(|item| append_item(&mut bytes, item.clone()));
     if let Some(held) = held {
         append(&mut bytes, &Record::Held(Some(held.to_owned())));
     }
     bytes
 }
 
-fn append_item(out: &mut Vec<u8>, item: &Item) {
+fn append_item(out: &mut Vec<u8>, mut item: Item) {
+    let (key, wishes) = (item.saved.key, std::mem::take(&mut item.saved.wishes));
     append(out, &Record::Socket(Box::new(item.into())));
-    if item.saved.wishes != Wishes::default() {
-        append(out, &Record::Wishes(item.saved.key.into(), Box::new((&item.saved.wishes).into())));
+    if wishes != Wishes::default() {
+        append(out, &Record::Wishes(key.into(), Box::new(wishes.into())));
     }
 }
 
@@ -498,7 +499,7 @@ mod tests {
                 if gone {
                     append(&mut bytes, &Record::Gone(item(n).saved.key.into()));
                 } else {
-                    append_item(&mut bytes, &item(n));
+                    append_item(&mut bytes, item(n));
                     expected.push(item(n));
                 }
             }

@@ -794,6 +794,9 @@ fn shows_since_long() -> bool {
     std::path::Path::new("/proc/sys/net/mptcp/path_manager").exists()
 }
 
+/// What TCP_MAXSEG shows where nobody has set it (TCP_MSS_DEFAULT).
+const MSS_DEFAULT: i32 = 536;
+
 /// Runs `act`, which disconnects the socket, and gives it back the options
 /// that this loses: TCP_CONGESTION and TCP_MAXSEG.
 fn keeping<E>(
@@ -810,6 +813,7 @@ fn keeping<E>(
         let _ = sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
     }
     if let Ok(before) = maxseg
+        && before != MSS_DEFAULT
         && sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG) != Ok(before)
     {
         let _ = sockopt::set_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG, before);
