@@ -509,7 +509,8 @@ impl Manager {
     fn submit(&mut self, lane: Lane, todo: Todo) {
         let waiting = self.lanes.entry(lane).or_insert_with(|| {
             self.ready.push_back(lane);
-            VecDeque::new()
+            // Thousands may wait, most of them alone.
+            VecDeque::with_capacity(1)
         });
         waiting.push_back(todo);
     }
