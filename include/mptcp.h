@@ -634,7 +634,7 @@
 
 /**
  * A request that was accepted can't be met (yet): a subflow to be made from an
- * address that was ADDed was refused.
+ * address that was ADDed, or opened by hand, was refused.
  */
 #define MPTCP_EV_REQUEST_FAILED 0x100
 
@@ -1130,10 +1130,12 @@ extern "C" {
  * that is empty, cut short, over 64 entries, or has a wildcard or a link-local
  * address without scope id), ENOPROTOOPT, EISCONN (ENABLE: connected,
  * connecting or listening), EADDRNOTAVAIL, EADDRINUSE, EAFNOSUPPORT, EPERM
- * (nobody may act for this process), EACCES, ENOSPC, ENOTCONN (ADD, REMOVE: the
+ * (nobody may act for this process), EACCES, EDQUOT, ENOSPC, ENOENT
+ * (FATE_SHARING: the initial subflow is gone), ENOTCONN (ADD, REMOVE: the
  * connection ended), E2BIG (a struct with more than this version knows), EIO
- * (another process holds the switch of path managers: try again), ENOMEM,
- * EMFILE, ENFILE, ENOTRECOVERABLE (a bug of ours). On failure nothing was changed; mptcp_errmsg() says why.
+ * (the broker went, or another process holds the switch of path managers: try
+ * again), ENOMEM, EMFILE, ENFILE, ENOTRECOVERABLE (a bug of ours). On failure
+ * nothing was changed; mptcp_errmsg() says why.
  */
 int mptcp_setsockopt(int fd,
                      int level,

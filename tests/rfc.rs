@@ -147,7 +147,10 @@ fn options_reach_every_subflow() {
     assert!(all(&[" reno ", "tos:0x28"]), "{:?}", shown());
     connection.leave_first();
     add(&connection.client, vec![connection.paths[0]], Usage::default()).unwrap();
-    until("the path is back, with all that was set", || all(&[" reno ", "tos:0x28"]));
+    until("the path is back, with all that was set", || {
+        // The backend acts in calls.
+        locals(&connection.client).len() == 2 && all(&[" reno ", "tos:0x28"])
+    });
 }
 
 /// Segments with data that a subflow has sent, by what ss says of it.

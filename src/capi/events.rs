@@ -28,7 +28,7 @@ pub const MPTCP_EV_UP: u32 = 0x40;
 /// A connection ended: its last event.
 pub const MPTCP_EV_DOWN: u32 = 0x80;
 /// A request that was accepted can't be met (yet): a subflow to be made from an
-/// address that was ADDed was refused.
+/// address that was ADDed, or opened by hand, was refused.
 pub const MPTCP_EV_REQUEST_FAILED: u32 = 0x100;
 /// mptcp_subscribe(): every event, those of later versions included.
 pub const MPTCP_EV_ALL: u32 = 0x0fffffff;

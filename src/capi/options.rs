@@ -38,10 +38,12 @@ fn no_such_option(optname: c_int, way: &str) -> Error {
 /// that is empty, cut short, over 64 entries, or has a wildcard or a link-local
 /// address without scope id), ENOPROTOOPT, EISCONN (ENABLE: connected,
 /// connecting or listening), EADDRNOTAVAIL, EADDRINUSE, EAFNOSUPPORT, EPERM
-/// (nobody may act for this process), EACCES, ENOSPC, ENOTCONN (ADD, REMOVE: the
+/// (nobody may act for this process), EACCES, EDQUOT, ENOSPC, ENOENT
+/// (FATE_SHARING: the initial subflow is gone), ENOTCONN (ADD, REMOVE: the
 /// connection ended), E2BIG (a struct with more than this version knows), EIO
-/// (another process holds the switch of path managers: try again), ENOMEM,
-/// EMFILE, ENFILE, ENOTRECOVERABLE (a bug of ours). On failure nothing was changed; mptcp_errmsg() says why.
+/// (the broker went, or another process holds the switch of path managers: try
+/// again), ENOMEM, EMFILE, ENFILE, ENOTRECOVERABLE (a bug of ours). On failure
+/// nothing was changed; mptcp_errmsg() says why.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mptcp_setsockopt(
     fd: c_int,

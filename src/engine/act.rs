@@ -515,8 +515,16 @@ impl Engine {
                 }
                 Action::Listen { local } => {
                     if let Outcome::Refused(errno) = outcome {
-                        let what = format!("no listening socket for joins to {local}");
-                        refusal = Some(Error::new(errno, format!("{what}: {}", why(errno, local.port()))));
+                        let why = match errno {
+                            libc::EACCES => {
+                                "the port needs CAP_NET_BIND_SERVICE, or a server for all addresses".into()
+                            }
+                            errno => why(errno, local.port()),
+                        };
+                        refusal = Some(Error::new(
+                            errno,
+                            format!("no listening socket for joins to {local}: {why}"),
+                        ));
                     }
                 }
                 Action::Route { .. } | Action::Watch { .. } | Action::End => {}

@@ -479,13 +479,14 @@ impl Hands {
         }
         match sockopt::bind(fd, local).and_then(|()| sockopt::listen(fd, 1024)) {
             Ok(()) => Ok(Some(socket)),
-            Err(Errno(libc::EADDRINUSE)) => {
+            // Whether the port takes privilege is asked before whether it is taken.
+            Err(errno @ Errno(libc::EADDRINUSE | libc::EACCES)) => {
                 let covered = self.diag.listeners()?.iter().any(|listener| {
                     let there = addr::canonical(listener.local);
                     listener.local.port() == local.port()
                         && (addr::is_wildcard(&there) || addr::same_ip(&there, local))
                 });
-                if covered { Ok(None) } else { Err(Errno(libc::EADDRINUSE).into()) }
+                if covered { Ok(None) } else { Err(errno.into()) }
             }
             Err(errno) => Err(errno.into()),
         }

@@ -370,21 +370,21 @@ def watched(broker, milliseconds=None):
 
 # ---- connections --------------------------------------------------------------
 
-def connected(server=None, client=None):
+def connected(server=None, client=None, address=None):
     """Both ends of a connection."""
     listener = server or listening()
     sock = client or wire.mptcp()
-    sock.connect(listener.getsockname())
+    sock.connect(address or listener.getsockname())
     accepted = listener.accept()[0]
     if server is None:
         listener.close()
     return sock, accepted
 
 
-def listening(address=SERVER, protocol=wire.MPTCP, backlog=1024):
+def listening(address=SERVER, protocol=wire.MPTCP, backlog=1024, port=0):
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((address, 0))
+    listener.bind((address, port))
     listener.listen(backlog)
     return listener
 

@@ -313,6 +313,22 @@ def ports_that_take_privilege():
         assert client.errno(wire.opening(("10.2.0.1", 0), server.getsockname(), seconds=5), sock) == 0
         assert client.errno(wire.opening(("10.2.0.1", 701), server.getsockname(), seconds=5), sock) == errno.EACCES
         accepted.close()
+    # A server at one: its own listening socket takes the joins, if it is for all
+    # addresses.
+    with Broker("[default]\nservers = true\n") as broker, broker.client() as client:
+        for address, port, told in (("0.0.0.0", 702, 0), (SERVER, 703, errno.EACCES)):
+            with listening(address, port=port) as server:
+                client.ask(wire.add(SERVER), server)
+                sock = wire.mptcp()
+                client.ask(wire.add("10.1.0.1"), sock)
+                accepted = connected(server, sock, (SERVER, port))[1]
+                with sock, accepted:
+                    sock.send(b"x")
+                    accepted.send(accepted.recv(1))
+                    assert client.errno(wire.add("10.2.0.1"), accepted) == told
+                    if not told:
+                        sock.recv(1)
+                        until("the client comes there", lambda: subflows(accepted) == 2)
 
 
 def shared_fates():
