@@ -69,15 +69,17 @@ pub struct Undo {
     sysctl: Arc<File>,
     lock: Arc<File>,
     place: u64,
-    original: Value,
+    /// What was changed, if anything.
+    original: Option<Value>,
 }
 
 impl Undo {
     /// Gives the namespace its value back, and the lock.
     pub fn undo(self) {
-        let restored = self.sysctl.write_at(self.original.text(), 0).is_ok();
-        // Else the record stays: whoever takes the lock next repairs.
-        if restored {
+        if let Some(original) = self.original
+            && self.sysctl.write_at(original.text(), 0).is_ok()
+        {
+            // Else the record stays: whoever takes the lock next repairs.
             let _ = self.lock.write_all_at(&[0; PLACE], self.place);
         }
         let _ = sockopt::lock_range(&*self.lock, self.place, PLACE as u64, false);
@@ -200,8 +202,9 @@ impl Latch {
     /// names.
     pub fn release(&mut self, fd: BorrowedFd<'_>) -> Result<(), Fault> {
         let guard = self.locked()?;
+        guard.watched(None);
         let result = disconnect_idle(fd).map_err(Fault::Kernel);
-        drop(guard);
+        guard.unwatched()?;
         result
     }
 
@@ -351,6 +354,27 @@ impl Drop for Locked<'_> {
 }
 
 impl Locked<'_> {
+    /// From now on somebody else gives the lock back, and the namespace this
+    /// value, if it takes too long.
+    fn watched(&self, original: Option<Value>) {
+        if let Some(warden) = &self.latch.warden {
+            warden.opened(Undo {
+                sysctl: Arc::clone(&self.latch.sysctl),
+                lock: Arc::clone(self.lock),
+                place: self.latch.place,
+                original,
+            });
+        }
+    }
+
+    /// Unless that has been done, we do it.
+    fn unwatched(&self) -> Result<(), Fault> {
+        match &self.latch.warden {
+            Some(warden) if !warden.closed() => Err(Fault::Cut),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the record, `boot value` and, of what is to last, ` name`, the
     /// rest zero; `None` clears it.
     fn record(&self, what: Option<(&[u8], Option<u16>)>) -> KernelResult<()> {
@@ -439,22 +463,13 @@ impl<'a> Window<'a> {
             return Err(Fault::ReadOnly(errno));
         }
         window.open = true;
-        if let Some(warden) = &locked.latch.warden {
-            warden.opened(Undo {
-                sysctl: Arc::clone(&locked.latch.sysctl),
-                lock: Arc::clone(locked.lock),
-                place: locked.latch.place,
-                original,
-            });
-        }
+        locked.watched(Some(original));
         Ok(window)
     }
 
     fn restore(&mut self) -> Result<(), Fault> {
         if std::mem::take(&mut self.open) {
-            if self.locked.latch.warden.as_ref().is_some_and(|warden| !warden.closed()) {
-                return Err(Fault::Cut);
-            }
+            self.locked.unwatched()?;
             // The record stays where this fails: the next one repairs.
             self.locked.latch.write(self.original.text()).map_err(Fault::ReadOnly)?;
             self.locked.record(None).map_err(Fault::NoLock)?;
@@ -542,4 +557,54 @@ pub fn sysctl(name: &str) -> Option<String> {
     let mut text = String::new();
     File::open(format!("/proc/sys/net/mptcp/{name}")).ok()?.read_to_string(&mut text).ok()?;
     Some(text.trim().to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::{lab, sockopt};
+    use super::*;
+    use std::os::fd::AsFd;
+    use std::sync::Mutex;
+
+    /// One who comes at once, and for whom everybody is too late.
+    #[derive(Debug, Default)]
+    struct Hasty {
+        undone: Mutex<u32>,
+    }
+
+    impl Warden for Hasty {
+        fn opened(&self, undo: Undo) {
+            undo.undo();
+            *self.undone.lock().unwrap() += 1;
+        }
+
+        fn closed(&self) -> bool {
+            false
+        }
+
+        fn name(&self) -> u16 {
+            7
+        }
+    }
+
+    /// The socket's lock can be held by its owner without end, and the lock of
+    /// all switches is not held along with it.
+    #[test]
+    fn whatever_waits_for_a_socket_is_watched() {
+        lab::alone(|| {
+            let namespace = sockopt::thread_netns().unwrap();
+            let warden = Arc::new(Hasty::default());
+            let mut latch = Latch::open(namespace).unwrap();
+            latch.watch(Arc::clone(&warden) as Arc<dyn Warden>);
+            let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+            let socket = sockopt::socket(libc::AF_INET, kind, libc::IPPROTO_MPTCP).unwrap();
+            let before = sysctl("path_manager").or(sysctl("pm_type"));
+            assert!(matches!(latch.switch(socket.as_fd()), Err(Fault::Cut)));
+            assert!(matches!(latch.release(socket.as_fd()), Err(Fault::Cut)));
+            assert!(matches!(latch.socket(libc::AF_INET, kind, libc::IPPROTO_MPTCP), Err(Fault::Cut)));
+            assert_eq!(*warden.undone.lock().unwrap(), 3);
+            assert_eq!(sysctl("path_manager").or(sysctl("pm_type")), before);
+        });
+    }
 }

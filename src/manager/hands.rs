@@ -705,7 +705,15 @@ impl Hands {
 
     /// Gives an unconnected socket back to the namespace's path manager.
     pub(super) fn release(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
-        keeping(fd, |fd| self.latch.release(fd)).map_err(fault)
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match keeping(fd, |fd| self.latch.release(fd)) {
+                // It may have been given back in another's switch.
+                Err(Fault::Cut) if tries < TRIES_WHEN_CUT => {}
+                other => return other.map_err(fault),
+            }
+        }
     }
 
     /// Makes a socket under the userspace path manager.
