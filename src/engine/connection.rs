@@ -260,6 +260,8 @@ pub struct Connection {
     /// Grows with all that is heard of subflows: whoever looked at them before
     /// must look again.
     pub heard: u64,
+    /// When the connection began, or was first seen.
+    pub(super) began: Time,
     pub(super) ids: Ids,
     pub(super) announced: Few<(SocketAddr, u8)>,
     pub(super) listening: Few<SocketAddr>,
@@ -331,6 +333,7 @@ impl Connection {
             subflows: Vec::new(),
             peers: Vec::new(),
             heard: 0,
+            began: Time::ZERO,
             ids: Ids::default(),
             announced: Few::default(),
             listening: Few::default(),

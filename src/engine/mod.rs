@@ -626,7 +626,7 @@ impl Engine {
                 }
             },
             Request::Set(setting) => {
-                let result = self.set(handle, setting, now);
+                let result = self.set(handle, setting);
                 self.notices.push_back(Notice::Answer { id, result });
             }
             Request::Open { local, remote, backup, wait } => {

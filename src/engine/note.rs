@@ -53,9 +53,7 @@ pub(super) fn note<T>(list: &mut Vec<T>, item: T) {
 
 /// The connection is there.
 pub(super) fn begin(c: &mut Connection, initial: (SocketAddr, SocketAddr), now: Time) {
-    if let Some(steering) = &mut c.steering {
-        steering.began = now;
-    }
+    c.began = now;
     c.phase = Phase::Open;
     c.initial = Some(initial);
     c.peers.retain(|peer| peer.addr != initial.1);

@@ -120,12 +120,11 @@ impl Wishes {
         }
     }
 
-    fn revive(self, now: Time) -> Steering {
+    fn revive(self) -> Steering {
         let opens: Vec<Open> = self.opens.iter().take(PENDING_MAX).map(Open::of).collect();
         Steering {
             settings: self.settings,
             fate_default: self.fate_default,
-            began: now,
             demanded: self.demanded,
             doomed: self.doomed,
             pinned: self.pinned.into_iter().take(512).collect::<Vec<_>>().into(),
@@ -212,7 +211,7 @@ impl Saved {
             c.flight().withdrawn.push((addr, id));
             c.refused.push(Refused { action: Action::Remove { id }, until: now, wait: Time::ZERO });
         }
-        c.steering = Some(Box::new(self.wishes.revive(now)));
+        c.steering = Some(Box::new(self.wishes.revive()));
         c.tidy();
         // Where anything was asked for it is somebody's.
         if self.unclaimed && !c.steers() {
@@ -223,7 +222,7 @@ impl Saved {
         if let (Some(_), Some(initial)) = (self.token, self.initial) {
             c.phase = Phase::Open;
             c.initial = Some((addr::canonical(initial.0), addr::canonical(initial.1)));
-            (c.ready, c.blind) = (Ready::Unknown, true);
+            (c.ready, c.blind, c.began) = (Ready::Unknown, true, now);
             for addrs in self.leaving.chunks(LIST_MAX).take(PENDING_MAX) {
                 c.removals.push(Removal { addrs: addrs.to_vec(), deadline: now, request: None });
             }

@@ -23,8 +23,6 @@ pub struct Steering {
     pub settings: Settings,
     /// [`Settings::fate_sharing`] where the application says nothing.
     pub fate_default: bool,
-    /// When the connection began, or was first seen.
-    pub began: Time,
     /// Bytes that it has carried, as far as they were looked at.
     pub moved: u64,
     /// It has shown that further subflows are worth it.
@@ -262,7 +260,7 @@ impl Connection {
         let steering = self.steering.as_ref()?;
         let demand = match steering.settings.demand() {
             Demand::After { time: Some(time), .. } if !steering.demanded && self.phase == Phase::Open => {
-                Some(steering.began.saturating_add(time))
+                Some(self.began.saturating_add(time))
             }
             _ => None,
         };
@@ -333,17 +331,13 @@ impl Connection {
 
 impl Engine {
     /// One of the settings changes.
-    pub(super) fn set(&mut self, handle: Handle, setting: Setting, now: Time) -> Result<()> {
+    pub(super) fn set(&mut self, handle: Handle, setting: Setting) -> Result<()> {
         let Some(c) = self.connections.get_mut(&handle) else { return Ok(()) };
         if setting == Setting::FateSharing(true) && c.phase == Phase::Open && !c.blind && !c.has_initial() {
             let words = "the initial subflow is gone already: there is no fate to share";
             return Err(Error::new(libc::ENOENT, words));
         }
-        let fresh = c.steering.is_none();
         let steering = c.steering();
-        if fresh {
-            steering.began = now;
-        }
         steering.settings = steering.settings.with(setting);
         match setting {
             Setting::Policy(_) | Setting::Traffic(_) => steering.demanded = false,
@@ -438,9 +432,9 @@ impl Engine {
     /// Sees whether time or volume has made a demand.
     pub(super) fn weigh(&mut self, handle: Handle, now: Time) {
         let Some(c) = self.connections.get_mut(&handle).filter(|c| c.phase == Phase::Open) else { return };
+        let lasted = now.saturating_sub(c.began);
         let Some(steering) = &mut c.steering else { return };
         if let Demand::After { bytes, time } = steering.settings.demand() {
-            let lasted = now.saturating_sub(steering.began);
             steering.demanded |=
                 bytes.is_some_and(|bytes| steering.moved >= bytes) || time.is_some_and(|time| lasted >= time);
         }

@@ -35,8 +35,8 @@ fn open(engine: &mut Engine, n: u64, now: Time) {
     while engine.poll_notification().is_some() {}
 }
 
-/// What one connection takes, with an allocator's own 16 bytes a block, a tree
-/// two thirds full and hash tables at their emptiest after growth.
+/// What one connection takes, with an allocator's own 16 bytes a block, timers
+/// in a tree two thirds full and hash tables at their emptiest after growth.
 fn footprint(c: &Connection) -> usize {
     fn block<T>(capacity: usize) -> usize {
         if capacity == 0 { 0 } else { 16 + capacity * size_of::<T>() }
@@ -48,13 +48,13 @@ fn footprint(c: &Connection) -> usize {
         + block::<(SocketAddr, u8)>(c.announced.len())
         + block::<connection::Failure>(c.failures.len());
     let watch = c.watch.as_ref().map_or(0, |_| block::<watch::Watch>(1));
-    let tree = (size_of::<Handle>() + size_of::<Box<Connection>>()) * 3 / 2;
     let timer = size_of::<(Time, Handle)>() * 3 / 2;
     let table = |entry: usize| (entry + 1) * 16 / 7;
-    let tables = table(size_of::<(u32, Handle)>())
+    let tables = table(size_of::<(Handle, Box<Connection>)>())
+        + table(size_of::<(u32, Handle)>())
         + table(size_of::<(Key, Handle)>())
         + table(size_of::<(u64, Family)>());
-    block::<Connection>(1) + lists + watch + tree + timer + tables
+    block::<Connection>(1) + lists + watch + timer + tables
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_connection_takes_little_memory() {
     assert_eq!((c.entries.len(), c.subflows.iter().filter(|s| s.up()).count()), (2, 2));
     let bytes = footprint(c);
     eprintln!("{bytes} bytes, {} of them struct Connection", size_of::<Connection>());
-    assert!(bytes < 1180, "{bytes} bytes");
+    assert!(bytes < 1220, "{bytes} bytes");
 }
 
 #[test]

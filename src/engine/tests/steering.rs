@@ -79,6 +79,32 @@ fn on_demand_is_after_some_time() {
 }
 
 #[test]
+fn on_demand_counts_from_the_connections_begin_whatever_was_asked_before() {
+    let mut world = World::new(&[0]);
+    world.apply(&Op::Acknowledge);
+    world.deliver();
+    world.apply(&Op::Wait(100));
+    let (own, remote) = pair(&world, 0);
+    world.request(Request::Pin { local: own, remote, backup: true });
+    world.request(policy(Mode::OnDemand, 700, 0));
+    world.apply(&Op::Add(vec![1], false));
+    assert_eq!(joins(&world), 0);
+    world.apply(&Op::Wait(599));
+    assert_eq!(joins(&world), 0);
+    world.apply(&Op::Wait(1));
+    assert_eq!(joins(&world), 1);
+}
+
+#[test]
+fn on_demand_that_is_asked_for_late_is_at_once() {
+    let mut world = world(&[Request::Set(Setting::MaxSubflows(1))]);
+    world.apply(&Op::Wait(1_000));
+    world.request(policy(Mode::OnDemand, 700, 0));
+    world.request(Request::Set(Setting::MaxSubflows(0)));
+    assert_eq!(joins(&world), 2);
+}
+
+#[test]
 fn without_any_subflow_there_is_no_waiting_for_demand() {
     let mut world = world(&[policy(Mode::OnDemand, 0, 1 << 30)]);
     world.close(0);
