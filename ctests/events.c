@@ -564,7 +564,8 @@ static void unconnected(const struct fam *f)
 {
 	struct pair tcp = pair_listen(f->server, IPPROTO_TCP), p;
 	struct mptcp_event e;
-	int still = fresh(f), evstill = subscribe(still, MPTCP_EV_ALL), fd, copy, evfd[4], i, before;
+	int still = fresh(f), evstill = subscribe(still, MPTCP_EV_ALL), fd, copy, evfd[6], i, before;
+	int filler, full = full_listener(f->server, &filler);
 	uint32_t id;
 
 	before = open_fds();
@@ -584,25 +585,40 @@ static void unconnected(const struct fam *f)
 	CHECK(do_connect(fd, at(f->server, 1)) < 0 && errno == ECONNREFUSED);
 	none(evfd[2]);
 	close(fd);
-	/* A peer of plain TCP. */
+	/* Nobody answers. */
 	fd = fresh(f);
 	evfd[3] = subscribe(fd, MPTCP_EV_ALL);
-	pair_connect(&tcp, f->server, fd);
+	nonblock(fd);
+	CHECK(do_connect(fd, at(f->server, sockport(full))) < 0 && errno == EINPROGRESS);
 	none(evfd[3]);
-	for (i = 1; i < 3; i++)
+	close(fd);
+	/* It has come to listen. */
+	fd = fresh(f);
+	evfd[4] = subscribe(fd, MPTCP_EV_ALL);
+	REQUIRE(!listen(fd, 1));
+	none(evfd[4]);
+	close(fd);
+	/* A peer of plain TCP. */
+	fd = fresh(f);
+	evfd[5] = subscribe(fd, MPTCP_EV_ALL);
+	pair_connect(&tcp, f->server, fd);
+	none(evfd[5]);
+	for (i = 1; i < 5; i++)
 		REQUIRE(ended(evfd[i]));
 	none(evfd[0]);
-	none(evfd[3]);
+	none(evfd[5]);
 	close(copy);
 	pair_close(&tcp);
 	REQUIRE(ended(evfd[0]));
-	REQUIRE(ended(evfd[3]));
-	for (i = 0; i < 4; i++) {
+	REQUIRE(ended(evfd[5]));
+	for (i = 0; i < 6; i++) {
 		CHECK_INT(OK(mptcp_nextevent(evfd[i], &e, sizeof e)), 0);
-		CHECK(readable(evfd[i], 0));
+		CHECK(readable(evfd[i], 5000));
 		close(evfd[i]);
 	}
 	CHECK(open_fds() <= before + t_own_fds());
+	close(filler);
+	close(full);
 
 	/* It has been looked at, and is told of all the same. */
 	none(evstill);

@@ -392,7 +392,12 @@ fn show(
         Stage::Ended => Err(socket.not_connected()),
         Stage::Unconnected | Stage::Connecting => {
             if socket.mptcp {
-                let entering = |e| Error::kernel(e, "watching whether the socket is closed");
+                let entering = |errno| match errno {
+                    Errno(libc::EDQUOT) => {
+                        Error::new(errno.0, "too many sockets are asked about before they connect")
+                    }
+                    _ => Error::kernel(errno, "watching whether the socket is closed"),
+                };
                 roll.enter(socket.fd, key).map_err(entering)?;
                 Ok(Shown::Waiting(Arc::clone(roll)))
             } else {

@@ -25,8 +25,11 @@ const PAUSE: Time = Time::from_secs(1);
 /// The same for each socket on a user's rolls, where they are many: a look
 /// costs one or two microseconds for each.
 const PAUSE_EACH: Time = Time::from_micros(100);
-/// Sockets on a roll, unless all that there may be are full.
+/// Sockets on a roll, unless there may be no more rolls.
 const SHORT: usize = 64;
+/// The same in any case: what epoll descriptors watch is counted for all users
+/// together.
+const LONG: usize = 1024;
 /// Rolls of a user: each takes two descriptors.
 const ROLLS: usize = 64;
 
@@ -101,11 +104,14 @@ impl Roll {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Enters a socket, the descriptor's.
+    /// Enters a socket, the descriptor's. EDQUOT where that is too many.
     pub fn enter(&self, fd: BorrowedFd<'_>, key: Key) -> KernelResult<()> {
         let mut list = self.lock();
         if list.keys.contains(&key) {
             return Ok(());
+        }
+        if list.keys.len() >= LONG {
+            return Err(Errno(libc::EDQUOT));
         }
         if let Page::Blank = list.page {
             list.page = Page::Open(Descriptors::open()?);
@@ -313,6 +319,11 @@ mod tests {
         drop(due);
         rolls.looked(7, PAUSE);
         assert_eq!(rolls.next_timeout(), Some(2 * PAUSE));
+        let (one, key) = socket();
+        waiting[1].enter(one.as_fd(), key).unwrap();
+        enter(&waiting[1], LONG as u64);
+        let (other, key) = socket();
+        assert_eq!(waiting[1].enter(other.as_fd(), key), Err(Errno(libc::EDQUOT)));
         enter(&waiting[0], 50_000);
         rolls.looked(7, PAUSE);
         assert!(rolls.next_timeout() > Some(5 * PAUSE));
