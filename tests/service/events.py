@@ -364,7 +364,8 @@ def waiting_costs_little():
         idle = broker.worked() - before
         read, write = os.pipe()
         child = Child(GOOD, waits, broker.path, count, write)
-        os.read(read, 1)
+        os.close(write)
+        assert os.read(read, 1), "it has failed"
         before = broker.worked()
         time.sleep(seconds)
         busy = broker.worked() - before
