@@ -6,15 +6,17 @@
  *
  *   kernel    the in-kernel path manager, with an endpoint for the second address
  *   mptcpd    mptcpd with mptcpd-plugin.c, in a namespace in userspace mode
+ *   bare      this process by netlink messages (bare.h), in a namespace in userspace mode
  *   direct    the library in this process; the program steps it by mptcp_dispatch()
  *   queries   the same, but the program only asks for its subflows
  *   broker    the library through mptcpapid
  *
- * In the first two the program is one that knows of no paths: socket(), connect().
+ * In the first three the program is one that knows of no paths: socket(), connect().
  */
 #ifndef LEGS_H
 #define LEGS_H
 
+#include "bare.h"
 #include "bench.h"
 
 #include <linux/filter.h>
@@ -68,7 +70,11 @@ B struct leg leg_of(char **argv)
 {
 	struct leg leg = { .from = { address(argv[1], NULL), address(argv[2], NULL) }, .to = address(argv[3], argv[4]) };
 
-	leg.library = strcmp(argv[0], "kernel") && strcmp(argv[0], "mptcpd");
+	leg.library = strcmp(argv[0], "kernel") && strcmp(argv[0], "mptcpd") && strcmp(argv[0], "bare");
+	if (!strcmp(argv[0], "bare")) {
+		bare_open(leg.from[1], leg.to);
+		leg.step = bare_step;
+	}
 	if (!strcmp(argv[0], "direct"))
 		leg.step = step_dispatch;
 	if (!strcmp(argv[0], "queries"))

@@ -93,11 +93,12 @@ pub fn capabilities(fd: Option<BorrowedFd<'_>>) -> Result<Capabilities> {
         Err(errno) => missing = Some(crate::stream::no_mptcp_socket(*errno)),
     }
     let connected = stage == Stage::Connected;
-    let plain = socket.is_some_and(|s| if connected { sockopt::info(s.fd).is_err() } else { !s.mptcp });
+    let plain =
+        socket.as_ref().is_some_and(|s| if connected { sockopt::info(s.fd).is_err() } else { !s.mptcp });
     if connected && plain {
         // The one pair shows, with its numbers; an identifier there is not.
         works = (works & !CONNID) | SUBFLOWS | STATS;
-        missing = socket.map(|s| s.no_mptcp());
+        missing = socket.as_ref().map(Socket::no_mptcp);
     }
     let control = socket.as_ref().map_or_else(path::control, path::control_of);
     let mut found = Capabilities {

@@ -7,7 +7,6 @@ use crate::engine::Key;
 use crate::error::{Errno, Error, KernelResult, Result};
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::{route, sockopt, uapi};
-use crate::manager;
 use crate::path::{self, Start};
 use crate::stream::{Socket, Stage};
 use std::collections::HashMap;
@@ -64,7 +63,11 @@ fn forget(key: &Key) {
 /// On a non-blocking socket: EINPROGRESS; when the socket is writable call
 /// again with the same list. EINTR: call again.
 pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
-    let socket = Socket::of(fd.as_fd())?;
+    connect_to(&Socket::of(fd.as_fd())?, peers)
+}
+
+/// [`connect`] of a socket that has been looked at.
+pub(crate) fn connect_to(socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<u32> {
     if peers.is_empty() || peers.len() > addr::LIST_MAX {
         return Err(Error::new(libc::EINVAL, format!("one to {} addresses of the peer", addr::LIST_MAX)));
     }
@@ -72,9 +75,9 @@ pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
     for peer in &peers {
         socket.check_family(peer)?;
     }
-    let key = manager::key_of(socket.fd)?;
+    let key = socket.key()?;
     let mut at = match socket.stage()? {
-        Stage::Connected => return connected(&socket, key, &peers),
+        Stage::Connected => return connected(socket, key, &peers),
         Stage::Listening => return Err(Error::new(libc::EISCONN, "the socket listens")),
         Stage::Connecting if sockopt::nonblocking(socket.fd) => {
             return Err(Error::new(libc::EALREADY, "the connection attempt is still under way"));
@@ -82,13 +85,13 @@ pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
         Stage::Connecting => {
             let position = recall(&key).filter(|position| position.peers == peers);
             let at = position.map_or(0, |position| position.at);
-            match wait(&socket, &peers, at) {
-                Ok(()) => return connected(&socket, key, &peers),
+            match wait(socket, &peers, at) {
+                Ok(()) => return connected(socket, key, &peers),
                 // SO_SNDTIMEO ended the wait, not the attempt.
                 Err(Errno(libc::EALREADY)) => {
                     return Err(Error::new(libc::EINPROGRESS, "the connection attempt is still under way"));
                 }
-                Err(errno) => next(&socket, key, &peers, at, errno)?,
+                Err(errno) => next(socket, key, &peers, at, errno)?,
             }
         }
         Stage::Unconnected | Stage::Ended => match recall(&key).filter(|position| position.peers == peers) {
@@ -97,17 +100,18 @@ pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
             Some(position) => {
                 let errno = sockopt::get_int(socket.fd, libc::SOL_SOCKET, libc::SO_ERROR);
                 let errno = errno.ok().filter(|errno| *errno != 0).unwrap_or(libc::ECONNREFUSED);
-                next(&socket, key, &peers, position.at, Errno(errno))?
+                next(socket, key, &peers, position.at, Errno(errno))?
             }
         },
     };
-    let deadline = deadline(&socket);
+    // A single attempt is bounded by the kernel itself.
+    let deadline = if peers.len() > 1 { deadline(socket) } else { None };
     loop {
         let left = peers.get(at..).unwrap_or_default();
         let Some(peer) = left.first() else {
             return Err(Error::new(libc::EINVAL, "no address left to try"));
         };
-        if let Err(error) = start(&socket, left, peer) {
+        if let Err(error) = start(socket, left, peer) {
             if error.errno() == libc::EADDRNOTAVAIL && left.len() > 1 {
                 // Not from here; the list may have an address that reaches another.
                 at += 1;
@@ -116,19 +120,22 @@ pub fn connect(fd: impl AsFd, peers: &[SocketAddr]) -> Result<u32> {
             forget(&key);
             return Err(error);
         }
-        match attempt(&socket, peer, deadline, left.len()) {
-            Ok(()) => return connected(&socket, key, &peers),
+        match attempt(socket, peer, deadline, left.len()) {
+            Ok(()) => {
+                forget(&key);
+                return begun(socket, key);
+            }
             Err(Errno(libc::EINPROGRESS))
                 if deadline.is_some_and(|d| process::milliseconds() < d) && left.len() > 1 =>
             {
                 // Its share of SO_SNDTIMEO is over; a blocking socket goes on.
-                at = next(&socket, key, &peers, at, Errno(libc::ETIMEDOUT))?;
+                at = next(socket, key, &peers, at, Errno(libc::ETIMEDOUT))?;
             }
             Err(errno @ Errno(libc::EINPROGRESS | libc::EINTR)) => {
                 remember(key, Position { peers: peers.clone(), at })?;
                 return Err(Error::kernel(errno, &format!("connecting to {peer}")));
             }
-            Err(errno) => at = next(&socket, key, &peers, at, errno)?,
+            Err(errno) => at = next(socket, key, &peers, at, errno)?,
         }
     }
 }
@@ -144,6 +151,11 @@ fn connected(socket: &Socket<'_>, key: Key, peers: &[SocketAddr]) -> Result<u32>
             format!("the socket is connected to {peer}, not to one of the list"),
         ));
     }
+    begun(socket, key)
+}
+
+/// The connection to a peer of the list is there.
+fn begun(socket: &Socket<'_>, key: Key) -> Result<u32> {
     let token = match sockopt::info(socket.fd) {
         Ok(info) if info.flags & uapi::INFO_REMOTE_KEY != 0 => info.token,
         _ => 0,
@@ -229,7 +241,7 @@ pub(crate) fn bind_towards(socket: &Socket<'_>, choices: &[SocketAddr], peer: &S
 
 /// The socket will be closed: nothing is to be remembered of its attempt.
 pub(crate) fn abandon(socket: &Socket<'_>) {
-    if let Ok(key) = manager::key_of(socket.fd) {
+    if let Ok(key) = socket.key() {
         forget(&key);
     }
 }

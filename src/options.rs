@@ -274,7 +274,7 @@ fn carry_name(old: &Socket<'_>, fresh: BorrowedFd<'_>) -> Result<()> {
     if name.port() == 0 && !specific {
         return Ok(());
     }
-    let new = Socket { fd: fresh, v6: old.v6, mptcp: !old.mptcp };
+    let new = Socket::known(fresh, old.v6, !old.mptcp);
     let binding = |e| match e {
         Errno(libc::EADDRINUSE) => {
             Error::new(libc::EADDRINUSE, format!("the new socket can't be bound to {name} as well"))

@@ -5,9 +5,8 @@
 
 use crate::engine::Key;
 use crate::kernel::process::{self, PerProcess};
-use crate::manager;
 use crate::socket;
-use crate::stream::{Socket, Stage};
+use crate::stream::{self, Socket, Stage};
 use std::collections::HashSet;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +41,7 @@ impl Pending {
 
 /// Notes a socket.
 pub fn note(fd: BorrowedFd<'_>) {
-    if let Ok(key) = manager::key_of(fd)
+    if let Ok(key) = stream::key_of(fd)
         && let Ok(pending) = PENDING.get_or_init(Pending::default)
     {
         if pending.count.load(Ordering::Relaxed) >= pending.limit.load(Ordering::Relaxed).max(SWEEP) {
@@ -61,7 +60,7 @@ pub fn settle(fd: BorrowedFd<'_>) {
     if pending.count.load(Ordering::Relaxed) == 0 {
         return;
     }
-    let Ok(key) = manager::key_of(fd) else { return };
+    let Ok(key) = stream::key_of(fd) else { return };
     if !pending.lock().contains(&key) {
         let misses = pending.misses.fetch_add(1, Ordering::Relaxed);
         if misses >= pending.count.load(Ordering::Relaxed).max(SWEEP) {

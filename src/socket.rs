@@ -220,10 +220,14 @@ pub fn connection_id(fd: impl AsFd) -> Result<u32> {
 /// TCP_MULTIPATH_ADD: allow, use and advertise these local addresses; before
 /// the connection these and no others. Port 0 is any port.
 pub fn add(fd: impl AsFd, addrs: Vec<SocketAddr>, usage: Usage) -> Result<()> {
+    add_to(&Socket::of(fd.as_fd())?, addrs, usage)
+}
+
+/// [`add`] for a socket that has been looked at.
+pub(crate) fn add_to(socket: &Socket<'_>, addrs: Vec<SocketAddr>, usage: Usage) -> Result<()> {
     if !usage.advertise && !usage.subflow {
         return Err(Error::new(libc::EINVAL, "an address neither advertised nor used is no use"));
     }
-    let socket = Socket::of(fd.as_fd())?;
     let addrs = addr::checked(addrs)?;
     let entries = addrs
         .into_iter()
@@ -232,18 +236,22 @@ pub fn add(fd: impl AsFd, addrs: Vec<SocketAddr>, usage: Usage) -> Result<()> {
     for entry in &entries {
         socket.check_family(&entry.addr)?;
     }
-    steerable(&socket)?.add(&socket, entries)
+    steerable(socket)?.add(socket, entries)
 }
 
 /// TCP_MULTIPATH_REMOVE: use these local addresses no longer, tell the peer,
 /// and close their subflows. Port 0 names every port of the address.
 pub fn remove(fd: impl AsFd, addrs: Vec<SocketAddr>) -> Result<()> {
-    let socket = Socket::of(fd.as_fd())?;
+    remove_from(&Socket::of(fd.as_fd())?, addrs)
+}
+
+/// [`remove`] for a socket that has been looked at.
+pub(crate) fn remove_from(socket: &Socket<'_>, addrs: Vec<SocketAddr>) -> Result<()> {
     let addrs = addr::checked(addrs)?;
     for addr in &addrs {
         socket.check_family(addr)?;
     }
-    steerable(&socket)?.remove(&socket, addrs)
+    steerable(socket)?.remove(socket, addrs)
 }
 
 /// The backend for a socket whose paths can be steered at all.
@@ -311,7 +319,7 @@ pub fn enable(fd: impl AsFd, on: bool) -> Result<()> {
         options::carry(&socket, fresh.as_fd(), socket.bound_late().is_none())?;
         // What can fail comes before the descriptor changes; the new socket's
         // identity stays what it is.
-        let next = Socket { fd: fresh.as_fd(), v6: socket.v6, mptcp: on };
+        let next = Socket::known(fresh.as_fd(), socket.v6, on);
         let free = on && !restrict_to_binding(&next)?;
         if let Some(control) = control {
             control.forget(&socket);

@@ -191,7 +191,7 @@ impl<'fd> Moment<'fd> {
             }
         }
         if moment.subflows.is_empty() && sockopt::peername(fd).is_err() {
-            return Err(socket.not_connected());
+            return Err(moment.socket.not_connected());
         }
         Ok(moment)
     }

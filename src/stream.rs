@@ -2,10 +2,11 @@
 //! A stream socket of TCP or MPTCP, looked at closely.
 
 use crate::addr;
-use crate::engine::Device;
+use crate::engine::{Device, Key};
 use crate::error::{Errno, Error, KernelResult, Result};
 use crate::kernel::sockopt::{self, Listed};
 use crate::kernel::{route, uapi};
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -25,11 +26,19 @@ pub enum Stage {
 }
 
 /// A TCP or MPTCP stream socket, looked at closely.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Socket<'fd> {
     pub(crate) fd: BorrowedFd<'fd>,
     pub(crate) v6: bool,
     pub(crate) mptcp: bool,
+    /// Asked for once: the descriptor is taken to stay what it is.
+    key: OnceCell<Key>,
+}
+
+/// The identity of a socket.
+pub fn key_of(fd: BorrowedFd<'_>) -> Result<Key> {
+    let asking = |e| Error::kernel(e, "asking the socket's identity");
+    Ok(Key { cookie: sockopt::cookie(fd).map_err(asking)?, inode: sockopt::stat(fd).map_err(asking)?.0 })
 }
 
 const SUPPORTED: &str = "not an AF_INET or AF_INET6 stream socket of TCP or MPTCP";
@@ -51,7 +60,21 @@ impl<'fd> Socket<'fd> {
         if !inet || !stream || (protocol != libc::IPPROTO_TCP && protocol != libc::IPPROTO_MPTCP) {
             return Err(Error::new(libc::EOPNOTSUPP, SUPPORTED));
         }
-        Ok(Self { fd, v6: domain == libc::AF_INET6, mptcp: protocol == libc::IPPROTO_MPTCP })
+        Ok(Self::known(fd, domain == libc::AF_INET6, protocol == libc::IPPROTO_MPTCP))
+    }
+
+    /// One of which this is known.
+    pub(crate) fn known(fd: BorrowedFd<'fd>, v6: bool, mptcp: bool) -> Self {
+        Self { fd, v6, mptcp, key: OnceCell::new() }
+    }
+
+    /// Its identity.
+    pub(crate) fn key(&self) -> Result<Key> {
+        if let Some(key) = self.key.get() {
+            return Ok(*key);
+        }
+        let key = key_of(self.fd)?;
+        Ok(*self.key.get_or_init(|| key))
     }
 
     pub(crate) fn domain(&self) -> i32 {

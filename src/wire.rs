@@ -22,6 +22,8 @@ pub const MAGIC: [u8; 4] = [b'M', b'P', b'A', 1];
 
 /// No message is longer.
 pub const LIMIT: usize = 8192;
+/// Few are longer.
+const USUAL: usize = 256;
 
 /// How long REMOVE may wait.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(2);
@@ -465,7 +467,9 @@ pub fn encode(message: &impl Serialize) -> Result<Vec<u8>> {
 
 /// The same of any length, for a file.
 pub fn encode_any(message: &impl Serialize) -> Result<Vec<u8>> {
-    postcard::to_extend(message, MAGIC.to_vec())
+    let mut bytes = Vec::with_capacity(USUAL);
+    bytes.extend_from_slice(&MAGIC);
+    postcard::to_extend(message, bytes)
         .map_err(|_| Error::new(libc::EMSGSIZE, "a message that can't be encoded"))
 }
 

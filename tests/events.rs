@@ -9,7 +9,10 @@ use common::{Hosts, run, until};
 use mptcpapi::events::{self, ALL, About, CURRENT, Event, Next, Origin, What};
 use mptcpapi::kernel::diag::Diag;
 use mptcpapi::kernel::sockopt;
-use mptcpapi::{Usage, add, connect, connection_id, remove, socket, subflows};
+use mptcpapi::{
+    Mode, PathPolicy, Setting, Usage, add, close_subflow, connect, connection_id, open_subflow, remove, set,
+    socket, subflows,
+};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -258,6 +261,49 @@ fn a_join_that_is_refused_is_told_of() {
     let again = next(&told);
     assert_eq!((again.what, ends(&again).0), (What::SubflowDown, ip(2, 1)));
     assert!(again.time - refused.time > Duration::from_millis(900), "{:?}", again.time - refused.time);
+}
+
+#[test]
+fn the_end_of_what_was_made_by_hand_is_told_of() {
+    let _alone = alone();
+    let hosts = Hosts::new(2);
+    let peer = Peer::new(&hosts, true, true);
+    let client = fresh();
+    let told = events::subscribe(About::Socket(client.as_fd()), ALL).unwrap();
+    add(&client, vec![v4(1, 1)], Usage::default()).unwrap();
+    connect(&client, &[peer.addr]).unwrap();
+    let mut stream = TcpStream::from(client);
+    settle(&mut stream);
+    expect(&told, What::Up);
+    let manual = PathPolicy { mode: Mode::Manual, ..PathPolicy::default() };
+    set(&stream, Setting::Policy(manual)).unwrap();
+    let usage = Usage { advertise: false, ..Usage::default() };
+    add(&stream, vec![v4(2, 1)], usage).unwrap();
+
+    // Closed by a call.
+    open_subflow(&stream, Some(v4(2, 1)), None, false, true).unwrap();
+    let made = expect(&told, What::SubflowUp);
+    let named = subflows(&stream).unwrap().into_iter().find(|s| s.local.ip() == ip(2, 1)).unwrap();
+    close_subflow(&stream, &named).unwrap();
+    let closed = expect(&told, What::SubflowDown);
+    assert_eq!((closed.error, closed.origin, closed.subflow), (0, Origin::App, made.subflow));
+
+    // Given up: nobody answers.
+    hosts.there("ip route add blackhole 10.2.0.1");
+    socket2::SockRef::from(&stream).set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let from: SocketAddr = "10.2.0.1:4711".parse().unwrap();
+    let error = open_subflow(&stream, Some(from), None, false, true).unwrap_err();
+    assert_eq!(error.errno(), libc::ETIMEDOUT, "{error}");
+    let down = expect(&told, What::SubflowDown);
+    assert_eq!((down.error, down.origin), (libc::ETIMEDOUT, Origin::Network));
+    let pair = down.subflow.unwrap();
+    assert_eq!((pair.local, pair.remote), (Some(from), peer.addr));
+
+    // Taken back while it is tried.
+    open_subflow(&stream, Some(from), None, false, false).unwrap();
+    remove(&stream, vec![v4(2, 1)]).unwrap();
+    let down = expect(&told, What::SubflowDown);
+    assert_eq!((down.error, down.origin, ends(&down)), (0, Origin::App, (ip(2, 1), peer.addr.ip())));
 }
 
 #[test]

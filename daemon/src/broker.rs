@@ -3,7 +3,7 @@
 //! programs and the manager. Nothing here waits or takes a socket's lock, and
 //! nothing that came from outside is closed here: that is what tasks are for.
 
-use crate::crew::{Crew, NOBODY};
+use crate::crew::{Crew, Late, NOBODY};
 use crate::journal::{Item, Journal, Owner, Past};
 use crate::links::Links;
 use crate::log::log;
@@ -13,9 +13,10 @@ use crate::turns::Turns;
 use crate::warden::Timer;
 use mptcpapi::engine::{self, Key, Phase};
 use mptcpapi::events;
+use mptcpapi::kernel::latch::Fault;
 use mptcpapi::kernel::{sockopt, unix};
 use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
-use mptcpapi::stream::Socket;
+use mptcpapi::stream::{self, Socket};
 use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -350,7 +351,7 @@ impl Broker {
         let Some(journal) = &mut self.journal else { return };
         match self.manager.save(key) {
             Some((saved, prepared)) => {
-                journal.put(&Item { saved, prepared, owner: self.owners.get(&key.cookie).copied() });
+                journal.put(Item { saved, prepared, owner: self.owners.get(&key.cookie).copied() });
             }
             None => journal.gone(*key),
         }
@@ -855,8 +856,8 @@ impl Broker {
             _ => {}
         }
 
-        let key = manager::key_of(fd.as_fd())?;
-        if self.crew.is_stuck(uid) {
+        let key = stream::key_of(fd.as_fd())?;
+        if let Some(Late::Held(_)) = self.crew.stuck(uid) {
             return Err(held_up());
         }
         self.charge(uid)?;
@@ -966,10 +967,10 @@ impl Broker {
             self.deadlines.pop_first();
             self.manager.abandon(number);
             let Some(pending) = self.calls.remove(&number) else { continue };
-            let error = if self.crew.is_stuck(pending.uid) && !self.crew.is_at(pending.key.cookie) {
-                held_up()
-            } else {
-                Error::new(libc::EIO, "the socket does not answer: it may be busy in another call")
+            let error = match (self.crew.at(pending.key.cookie), self.crew.stuck(pending.uid)) {
+                (Some(Late::Barred), _) | (None, Some(Late::Barred)) => manager::fault(Fault::Locked),
+                (None, Some(Late::Held(_))) => held_up(),
+                _ => Error::new(libc::EIO, "the socket does not answer: it may be busy in another call"),
             };
             self.answer(pending.client, pending.tag, &Told::from(Err(error)));
             self.release_unknown(&pending.key);

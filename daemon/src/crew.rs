@@ -7,16 +7,18 @@
 //!
 //! A task can wait without end for a socket's lock. A thread that is not back
 //! in time is given up: another takes its place, and its user is served no
-//! more until it is back.
+//! more until it is back. It can also wait for the lock of the path manager's
+//! switch, which another process has: that is no fault of its user's.
 
 use crate::broker::{Broker, Ended, Task};
 use crate::log::log;
 use crate::warden::Timer;
-use mptcpapi::kernel::latch::Warden;
-use mptcpapi::manager::{Found, Hands};
+use mptcpapi::kernel::latch::{Fault, Warden};
+use mptcpapi::manager::{self, Found, Hands};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -88,6 +90,7 @@ fn enlist(ship: &Arc<Ship>, broker: &mut Broker, hands: Hands) -> Result<(), Str
 fn serve(ship: &Arc<Ship>, mut hands: Hands) {
     let mut broker = ship.lock();
     let number = broker.crew.number();
+    let barred = hands.latch().waits();
     loop {
         if broker.crew.done {
             ship.work.notify_all();
@@ -95,7 +98,7 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands) {
             return;
         }
         if let Some(task) = broker.next_task() {
-            broker.crew.begin(number, task.user(), task.socket());
+            broker.crew.begin(number, task.user(), task.socket(), &barred);
             let unwatched = !std::mem::replace(&mut broker.crew.watched, true);
             drop(broker);
             if unwatched {
@@ -149,9 +152,12 @@ fn watch(ship: &Arc<Ship>) {
         if broker.crew.watched {
             ship.look_in(SLOW);
         }
-        for user in broker.crew.look(mptcpapi::manager::Manager::now()) {
-            if user != NOBODY {
-                log!(Warning, "user {user} holds a thread up: a socket does not let go of its lock");
+        for late in broker.crew.look(manager::Manager::now()) {
+            match late {
+                Late::Barred => log!(Warning, "{}", manager::fault(Fault::Locked)),
+                Late::Held(user) => {
+                    log!(Warning, "user {user} holds a thread up: a socket does not let go of its lock");
+                }
             }
         }
         let waiting = broker.has_tasks() || !broker.crew.is_led();
@@ -236,6 +242,23 @@ struct Busy {
     socket: Option<u64>,
     since: Duration,
     stuck: bool,
+    /// It waits for the path manager's switch, which another process has.
+    barred: Arc<AtomicBool>,
+}
+
+impl Busy {
+    fn barred(&self) -> bool {
+        self.barred.load(Ordering::Relaxed)
+    }
+}
+
+/// What keeps a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// A socket of this user does not let go of its lock.
+    Held(u32),
+    /// Another process has the path manager's switch.
+    Barred,
 }
 
 /// How often in a row the watcher passes by while somebody decides.
@@ -269,9 +292,9 @@ impl Crew {
         self.numbers
     }
 
-    fn begin(&mut self, number: u64, user: u32, socket: Option<u64>) {
-        let since = mptcpapi::manager::Manager::now();
-        self.busy.push(Busy { number, user, socket, since, stuck: false });
+    fn begin(&mut self, number: u64, user: u32, socket: Option<u64>, barred: &Arc<AtomicBool>) {
+        let since = manager::Manager::now();
+        self.busy.push(Busy { number, user, socket, since, stuck: false, barred: Arc::clone(barred) });
     }
 
     fn end(&mut self, number: u64) {
@@ -280,7 +303,7 @@ impl Crew {
 
     /// Whether somebody has been at one task for too long.
     fn is_slow(&self) -> bool {
-        let now = mptcpapi::manager::Manager::now();
+        let now = manager::Manager::now();
         self.busy.iter().any(|busy| now.saturating_sub(busy.since) >= SLOW)
     }
 
@@ -293,27 +316,37 @@ impl Crew {
         user == NOBODY || self.busy.iter().filter(|busy| busy.user == user).count() < PER_USER
     }
 
-    /// Whether sockets of this user have all the threads it may have, and do
-    /// not let go of them.
-    pub fn is_stuck(&self, user: u32) -> bool {
-        self.busy.iter().filter(|busy| busy.user == user && busy.stuck).count() >= PER_USER
+    /// What has all the threads that this user may have, and does not let go of
+    /// them.
+    pub fn stuck(&self, user: u32) -> Option<Late> {
+        let mut stuck = self.busy.iter().filter(|busy| busy.user == user && busy.stuck);
+        let barred = stuck.clone().any(Busy::barred);
+        stuck.nth(PER_USER - 1)?;
+        Some(if barred { Late::Barred } else { Late::Held(user) })
     }
 
-    /// Whether somebody is at a task of this socket.
-    pub fn is_at(&self, cookie: u64) -> bool {
-        self.busy.iter().any(|busy| busy.socket == Some(cookie))
+    /// Whether somebody is at a task of this socket, and what keeps that.
+    pub fn at(&self, cookie: u64) -> Option<Late> {
+        let busy = self.busy.iter().find(|busy| busy.socket == Some(cookie))?;
+        Some(if busy.barred() { Late::Barred } else { Late::Held(busy.user) })
     }
 
-    /// Notes who is stuck by now; the users of those that were not before.
-    pub fn look(&mut self, now: Duration) -> Vec<u32> {
-        let late = |busy: &&mut Busy| !busy.stuck && now.saturating_sub(busy.since) >= STUCK;
-        self.busy
-            .iter_mut()
-            .filter(late)
-            .map(|busy| {
-                busy.stuck = true;
-                busy.user
-            })
-            .collect()
+    /// Notes who is stuck by now; what keeps those that were not before. Of the
+    /// switch that another process has it is told once.
+    fn look(&mut self, now: Duration) -> Vec<Late> {
+        let mut told = self.busy.iter().any(|busy| busy.stuck && busy.barred());
+        let mut found = Vec::new();
+        for busy in self.busy.iter_mut().filter(|busy| !busy.stuck) {
+            if now.saturating_sub(busy.since) < STUCK {
+                continue;
+            }
+            busy.stuck = true;
+            if !busy.barred() {
+                found.extend((busy.user != NOBODY).then_some(Late::Held(busy.user)));
+            } else if !std::mem::replace(&mut told, true) {
+                found.push(Late::Barred);
+            }
+        }
+        found
     }
 }

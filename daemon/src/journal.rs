@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What must outlive the broker: lists, address ids, owners. A file of records
 //! that are appended as things change; the last one about a socket holds. It
-//! is of one boot and one network namespace.
+//! is of one boot and one network namespace, and of one broker, which has it
+//! locked.
 
 use crate::log::log;
+use mptcpapi::Errno;
 use mptcpapi::engine::ids::Slot;
 use mptcpapi::engine::{self, Device, Key, Peer, Saved, Settings, Wishes};
+use mptcpapi::kernel::sockopt;
 use mptcpapi::manager::Prepared;
 use mptcpapi::wire::{self, scoped};
 use serde::{Deserialize, Serialize};
@@ -13,7 +16,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Whose a socket is.
@@ -63,9 +66,9 @@ struct Wished {
     opens: Vec<(SocketAddr, SocketAddr, bool)>,
 }
 
-impl From<&Wishes> for Wished {
-    fn from(wishes: &Wishes) -> Self {
-        let Wishes { settings, fate_default, demanded, doomed, pinned, barred, opens } = wishes.clone();
+impl From<Wishes> for Wished {
+    fn from(wishes: Wishes) -> Self {
+        let Wishes { settings, fate_default, demanded, doomed, pinned, barred, opens } = wishes;
         Self { settings, fate_default, demanded, doomed, pinned, barred, opens }
     }
 }
@@ -119,9 +122,9 @@ struct Written {
     owner: Option<Owner>,
 }
 
-impl From<&Item> for Written {
-    fn from(item: &Item) -> Self {
-        let saved = item.saved.clone();
+impl From<Item> for Written {
+    fn from(item: Item) -> Self {
+        let saved = item.saved;
         Self {
             key: saved.key.into(),
             token: saved.token,
@@ -226,30 +229,29 @@ const LIMIT: usize = 8 << 20;
 
 impl Journal {
     /// Opens the journal of this namespace in a directory; what it told is
-    /// given back, the file begins anew with it.
+    /// given back, the file begins anew with it. One that another broker has
+    /// is refused: each would write over what the other promised.
     pub fn open(directory: &Path, namespace: u64) -> Result<(Self, Past), String> {
         let path = directory.join("journal");
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let place = Place { boot: boot.trim().to_owned(), namespace };
-        let past = match read(&path) {
-            Ok(bytes) => recall(&bytes, &place),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Past::default(),
-            Err(e) => return Err(format!("{}: {e}", path.display())),
-        };
-        let mut journal = Self {
-            file: create(&path).map_err(|e| format!("{}: {e}", path.display()))?,
-            path,
-            place,
-            unwritten: Vec::new(),
-            size: 0,
-            limit: LIMIT,
-        };
+        let failed = |e| format!("{}: {e}", path.display());
+        let mut file = claim(&path).map_err(failed)?.ok_or_else(|| {
+            format!(
+                "{} is another broker's, which is running: give this one a --state directory",
+                path.display()
+            )
+        })?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
+        let past = recall(&bytes, &place);
+        let mut journal = Self { file, path, place, unwritten: Vec::new(), size: 0, limit: LIMIT };
         journal.rewrite(past.items.iter(), past.held.as_deref())?;
         Ok((journal, past))
     }
 
     /// Notes a socket as it is now.
-    pub fn put(&mut self, item: &Item) {
+    pub fn put(&mut self, item: Item) {
         append_item(&mut self.unwritten, item);
     }
 
@@ -289,6 +291,9 @@ impl Journal {
         let fresh = self.path.with_extension("new");
         let write = |bytes: &[u8]| -> std::io::Result<File> {
             let mut file = create(&fresh)?;
+            file.set_len(0)?;
+            // As the one before, until then.
+            let _ = sockopt::lock_file(&file);
             file.write_all(bytes)?;
             std::fs::rename(&fresh, &self.path)?;
             Ok(file)
@@ -305,41 +310,60 @@ impl Journal {
 fn create(path: &Path) -> std::io::Result<File> {
     OpenOptions::new()
         .create(true)
+        .read(true)
         .append(true)
-        .truncate(false)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(path)
-        .and_then(|file| {
-            if path.extension().is_some() {
-                file.set_len(0)?;
-            }
-            Ok(file)
-        })
 }
 
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// The file, locked; nothing where a process has it that is there still.
+fn claim(path: &Path) -> std::io::Result<Option<File>> {
+    let error = |errno: Errno| std::io::Error::from_raw_os_error(errno.0);
+    loop {
+        let file = create(path)?;
+        match sockopt::lock_file(&file) {
+            Ok(()) => {
+                // Another may have put a new one in its place before it let go.
+                let (ours, there) = (file.metadata()?, std::fs::symlink_metadata(path));
+                if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+                    return Ok(Some(file));
+                }
+            }
+            Err(Errno(libc::EAGAIN | libc::EACCES)) => match sockopt::lock_holder(&file).map_err(error)? {
+                // Its descriptors outlive one that was killed, as long as a
+                // socket keeps one of its threads. It writes no more.
+                Some(pid) if is_dead(pid) => return Ok(Some(file)),
+                Some(_) => return Ok(None),
+                None => {}
+            },
+            Err(errno) => return Err(error(errno)),
+        }
+    }
+}
+
+/// Whether a process is dead but for threads that can't be killed.
+fn is_dead(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    matches!(stat.rsplit(") ").next().and_then(|rest| rest.chars().next()), Some('Z' | 'X'))
 }
 
 /// The bytes of a file that tells this and no more.
 pub fn whole<'a>(place: &Place, items: impl Iterator<Item = &'a Item>, held: Option<&str>) -> Vec<u8> {
     let mut bytes = Vec::new();
     append(&mut bytes, &Record::Begin(place.clone()));
-    items.for_each(|item| append_item(&mut bytes, item));
+    items.for_each(|item| append_item(&mut bytes, item.clone()));
     if let Some(held) = held {
         append(&mut bytes, &Record::Held(Some(held.to_owned())));
     }
     bytes
 }
 
-fn append_item(out: &mut Vec<u8>, item: &Item) {
+fn append_item(out: &mut Vec<u8>, mut item: Item) {
+    let (key, wishes) = (item.saved.key, std::mem::take(&mut item.saved.wishes));
     append(out, &Record::Socket(Box::new(item.into())));
-    if item.saved.wishes != Wishes::default() {
-        append(out, &Record::Wishes(item.saved.key.into(), Box::new((&item.saved.wishes).into())));
+    if wishes != Wishes::default() {
+        append(out, &Record::Wishes(key.into(), Box::new(wishes.into())));
     }
 }
 
@@ -475,7 +499,7 @@ mod tests {
                 if gone {
                     append(&mut bytes, &Record::Gone(item(n).saved.key.into()));
                 } else {
-                    append_item(&mut bytes, &item(n));
+                    append_item(&mut bytes, item(n));
                     expected.push(item(n));
                 }
             }

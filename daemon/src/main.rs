@@ -178,6 +178,7 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
     let epoll = Arc::new(epoll);
     let namespace = sockopt::thread_netns().unwrap_or(0);
     let given = given();
+    let handed = given.listener.is_some();
     let listener = match given.listener {
         Some(listener) => {
             let is =
@@ -204,7 +205,13 @@ fn run(options: Options, policy: Policy) -> Result<(), String> {
             unix::listen(path, 0o666).map_err(|errno| format!("listening on {}: {errno}", path.display()))?
         }
     };
-    let journal = state_directory(&options).map(|at| Journal::open(&at, namespace)).transpose()?;
+    let journal = state_directory(&options).map(|at| Journal::open(&at, namespace)).transpose();
+    let journal = journal.inspect_err(|_| {
+        if !handed {
+            // Nobody will answer there.
+            let _ = std::fs::remove_file(&options.socket);
+        }
+    })?;
     // A descriptor for each client and each socket that is being looked at.
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);

@@ -61,8 +61,7 @@ pub unsafe extern "C" fn mptcp_bindx(
     flags: c_int,
 ) -> c_int {
     boundary(|| {
-        let fd = borrowed(fd)?;
-        Socket::of(fd)?;
+        let socket = Socket::of(borrowed(fd)?)?;
         let usage_bits = MPTCP_BINDX_BACKUP | MPTCP_BINDX_NO_ADVERTISE | MPTCP_BINDX_NO_SUBFLOW;
         let verb = flags & !usage_bits;
         let adds = verb == MPTCP_BINDX_ADD_ADDR;
@@ -80,9 +79,9 @@ pub unsafe extern "C" fn mptcp_bindx(
                 advertise: flags & MPTCP_BINDX_NO_ADVERTISE == 0,
                 subflow: flags & MPTCP_BINDX_NO_SUBFLOW == 0,
             };
-            socket::add(fd, list, usage)?;
+            socket::add_to(&socket, list, usage)?;
         } else {
-            socket::remove(fd, list)?;
+            socket::remove_from(&socket, list)?;
         }
         Ok(0)
     })
@@ -114,11 +113,10 @@ pub unsafe extern "C" fn mptcp_connectx(
     connid: *mut u32,
 ) -> c_int {
     boundary(|| {
-        let fd = borrowed(fd)?;
-        Socket::of(fd)?;
+        let socket = Socket::of(borrowed(fd)?)?;
         // SAFETY: the caller gives addrcnt packed addresses.
         let list = unsafe { list(addrs, addrcnt)? };
-        let id = connect::connect(fd, &list)?;
+        let id = connect::connect_to(&socket, &list)?;
         if !connid.is_null() {
             // SAFETY: not null; the caller's uint32_t, possibly misaligned.
             unsafe { connid.write_unaligned(id) };

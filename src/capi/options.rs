@@ -58,7 +58,7 @@ pub unsafe extern "C" fn mptcp_setsockopt(
                 .map_err(|errno| Error::kernel(errno, "setsockopt"));
         }
         let fd = borrowed(fd)?;
-        Socket::of(fd)?;
+        let socket = Socket::of(fd)?;
         match optname {
             TCP_MULTIPATH_ENABLE => {
                 if optlen < 4 {
@@ -76,9 +76,9 @@ pub unsafe extern "C" fn mptcp_setsockopt(
                 // SAFETY: the caller says that optval has optlen bytes.
                 let list = addr::unpack(unsafe { bytes(optval.cast(), optlen as usize, "optval")? })?;
                 if optname == TCP_MULTIPATH_ADD {
-                    socket::add(fd, list, Usage::default())?;
+                    socket::add_to(&socket, list, Usage::default())?;
                 } else {
-                    socket::remove(fd, list)?;
+                    socket::remove_from(&socket, list)?;
                 }
             }
             _ => {

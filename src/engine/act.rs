@@ -5,7 +5,7 @@
 use super::connection::{Addition, Connection, Phase, Ready, Removal, State, Subflow, Wanted};
 use super::event::{Action, Command, Handle, Incident, Notice, Outcome, RequestId, Time};
 use super::judge::Path;
-use super::note::{announced_or_not, created_or_not, fail, note, refused, undo};
+use super::note::{announced_or_not, created_or_not, fail, note, port_is_denied, refused, undo, why};
 use super::{Engine, unspecified};
 use crate::addr;
 use crate::error::Error;
@@ -22,10 +22,11 @@ pub(super) struct Outstanding {
 }
 
 impl Outstanding {
-    /// Whether the port of a join was our choice.
-    pub fn chose_port(&self) -> bool {
+    /// Whether the port of a join was our choice, and can't be had: any other
+    /// will do.
+    pub fn lacks_port(&self, outcome: Outcome) -> bool {
         matches!(self.action, Action::Create { local, .. }
-            if local.port() != 0 && self.source.is_some_and(|source| source.port() == 0))
+            if self.source.is_some_and(|source| port_is_denied(&source, &local, outcome)))
     }
 }
 
@@ -514,10 +515,8 @@ impl Engine {
                 }
                 Action::Listen { local } => {
                     if let Outcome::Refused(errno) = outcome {
-                        refusal = Some(Error::new(
-                            errno,
-                            format!("no listening socket for joins to {local} could be made"),
-                        ));
+                        let what = format!("no listening socket for joins to {local}");
+                        refusal = Some(Error::new(errno, format!("{what}: {}", why(errno, local.port()))));
                     }
                 }
                 Action::Route { .. } | Action::Watch { .. } | Action::End => {}
@@ -603,8 +602,8 @@ fn incident(c: &Connection, tag: u64, known: &Outstanding, outcome: Outcome) -> 
             // choice is followed by any.
             let answered = c.additions.iter().any(|addition| addition.added.contains(&source))
                 || by_hand.is_some_and(|open| open.request.is_some());
-            let ours = errno == libc::EADDRINUSE && known.chose_port();
-            let asked = (c.entry(&source).is_some() || by_hand.is_some()) && !answered && !ours;
+            let asked = c.entry(&source).is_some() || by_hand.is_some();
+            let asked = asked && !answered && !known.lacks_port(outcome);
             asked.then_some(Incident::Refused { token, local, remote, errno })
         }
         (Action::Create { local, remote, .. }, Outcome::NotOurs) if !c.foreign && !c.is_unclaimed() => {

@@ -245,9 +245,7 @@ impl Engine {
             .collect();
         // For one that is blind, the first look shows what lapsed.
         let able = |c: &Connection| c.phase == Phase::Open && !c.foreign && !c.blind;
-        let concerned = self.connections.iter().filter(|(_, c)| able(c) && c.unclaimed.is_some());
-        let handles: Vec<Handle> = concerned.map(|(handle, _)| *handle).collect();
-        for handle in handles {
+        for handle in self.handles_of(|c| able(c) && c.unclaimed.is_some()) {
             self.lapse(handle, &gone);
             self.join_anew(handle, &meshed);
             self.settle(handle, now);

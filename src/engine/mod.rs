@@ -42,7 +42,7 @@ use act::Outstanding;
 use connection::Removal;
 use host::Host;
 use note::{add, admit, begin, credible, down, peer_has, position, remove, seen, snapshot, succeed};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU64;
 
@@ -66,7 +66,8 @@ struct Family {
 /// The state machine.
 #[derive(Debug, Default)]
 pub struct Engine {
-    connections: BTreeMap<Handle, Box<Connection>>,
+    /// Looked into many times with each event, gone through seldom.
+    connections: Map<Handle, Box<Connection>>,
     host: Host,
     by_token: Map<u32, Handle>,
     by_key: Map<Key, Handle>,
@@ -115,7 +116,21 @@ impl Engine {
 
     /// Everything known, in order of its becoming known.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.values().map(Box::as_ref)
+        let handles = self.handles_of(|_| true);
+        handles.into_iter().filter_map(|handle| self.connections.get(&handle).map(Box::as_ref))
+    }
+
+    /// Whether one of them is such.
+    pub fn any(&self, such: impl Fn(&Connection) -> bool) -> bool {
+        self.connections.values().any(|c| such(c))
+    }
+
+    /// Those that are such, in order of their becoming known.
+    fn handles_of(&self, such: impl Fn(&Connection) -> bool) -> Vec<Handle> {
+        let such = self.connections.iter().filter(|(_, c)| such(c));
+        let mut handles: Vec<Handle> = such.map(|(handle, _)| *handle).collect();
+        handles.sort_unstable();
+        handles
     }
 
     /// Whether the in-kernel path manager has addresses of its own here.
@@ -465,9 +480,7 @@ impl Engine {
         concerned: impl Fn(&Connection) -> bool,
         change: impl Fn(&mut Connection),
     ) {
-        let open = self.connections.iter().filter(|(_, c)| c.phase == Phase::Open && concerned(c));
-        let handles: Vec<Handle> = open.map(|(handle, _)| *handle).collect();
-        for handle in handles {
+        for handle in self.handles_of(|c| c.phase == Phase::Open && concerned(c)) {
             self.with(handle, now, &change);
         }
     }

@@ -8,7 +8,8 @@ use super::host::Host;
 use super::judge::Path;
 use super::unspecified;
 use crate::addr;
-use crate::error::{Error, Result};
+use crate::error::{Errno, Error, Result};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 pub(super) const RETRY_FIRST: Time = Time::from_secs(1);
@@ -108,6 +109,7 @@ pub(super) fn snapshot(c: &mut Connection, ready: bool, subflows: &[Seen], host:
 /// of that name is under way, it is that join: a name is one subflow's, so the
 /// other is gone, which was not heard.
 pub(super) fn succeed(c: &mut Connection, new: &Seen) {
+    c.unpart(&new.local, &new.remote);
     let named = |s: &Subflow| (s.local, s.remote) == (new.local, new.remote);
     let joins = c.subflows.iter().any(|s| named(s) && !matches!(s.state, State::Up(_)));
     if joins {
@@ -209,6 +211,7 @@ pub(super) fn down(
     error: i32,
     now: Time,
 ) -> Option<Subflow> {
+    c.unpart(local, remote);
     // One that was to be closed, rather.
     let at = position_of(c, local, remote, true)?;
     let subflow = c.subflows.remove(at);
@@ -295,7 +298,9 @@ pub(super) fn announced_or_not(
     }
     fail(c, *local, *local, now);
     match outcome {
-        Outcome::Refused(errno) => Some(Error::new(errno, format!("announcing {} was refused", local.ip()))),
+        Outcome::Refused(errno) => {
+            Some(Error::new(errno, format!("{} can't be announced: {}", local.ip(), Errno(errno))))
+        }
         _ => None,
     }
 }
@@ -382,6 +387,42 @@ fn misnamed(c: &mut Connection, tag: u64) {
     }
 }
 
+/// Whether a port that `source` didn't ask for can't be had: taken, or one that
+/// takes privilege.
+pub(super) fn port_is_denied(source: &SocketAddr, local: &SocketAddr, outcome: Outcome) -> bool {
+    let denied = matches!(outcome, Outcome::Refused(libc::EADDRINUSE | libc::EACCES));
+    denied && source.port() == 0 && local.port() != 0
+}
+
+/// Why the kernel makes no socket at this local port, or what ended a subflow
+/// before it was one, in words.
+pub(super) fn why(errno: i32, port: u16) -> Cow<'static, str> {
+    let words = match errno {
+        libc::EADDRINUSE if port != 0 => "the local port is taken",
+        libc::EADDRINUSE => "no local port is free",
+        libc::EACCES if port != 0 => "the local port needs CAP_NET_BIND_SERVICE, or a route prohibits it",
+        libc::EACCES => "a route of this host prohibits it",
+        libc::EADDRNOTAVAIL => "the local address is not one of this host",
+        libc::ENETUNREACH | libc::EHOSTUNREACH => "there is no way there from this address",
+        libc::ECONNREFUSED => "the peer, or something on the way, refused it",
+        libc::ECONNRESET => "the peer, or something on the way, reset it",
+        libc::ECONNABORTED => "it was closed before it was established",
+        libc::ETIMEDOUT => "no answer in time",
+        errno => return Errno(errno).to_string().into(),
+    };
+    words.into()
+}
+
+/// A subflow was not made, or came to nothing.
+pub(super) fn not_made(errno: i32, source: Option<SocketAddr>, remote: &SocketAddr) -> Error {
+    let (from, port) = match source {
+        Some(source) if source.port() == 0 => (format!(" from {}", source.ip()), 0),
+        Some(source) => (format!(" from {source}"), source.port()),
+        None => (String::new(), 0),
+    };
+    Error::new(errno, format!("no subflow{from} to {remote}: {}", why(errno, port)))
+}
+
 /// A join was sent, or why not. An error is one that the application must
 /// hear of.
 pub(super) fn created_or_not(
@@ -438,14 +479,14 @@ pub(super) fn created_or_not(
                 fail(c, *source, *source, now);
             }
         }
-        Outcome::Refused(libc::EADDRINUSE) if source.port() == 0 && local.port() != 0 => {
+        Outcome::Refused(_) if port_is_denied(source, local, outcome) => {
             c.ids.set_port(source, 0);
             untried(c, source, remote);
         }
         Outcome::Refused(errno) => {
             fail(c, *source, *remote, now);
             if let libc::EADDRINUSE | libc::EPERM | libc::ENOMEM | libc::EACCES = errno {
-                return Some(Error::new(errno, format!("a subflow from {source} to {remote} was refused")));
+                return Some(not_made(errno, Some(*source), remote));
             }
         }
         Outcome::Taken | Outcome::Gone | Outcome::NotOurs => {}

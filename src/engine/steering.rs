@@ -8,7 +8,7 @@ use super::connection::{Connection, Phase, Ready, State, Subflow};
 use super::event::{Handle, Incident, Notice, Outcome, RequestId, Time};
 use super::few::Few;
 use super::host::Host;
-use super::note::same_pair;
+use super::note::{not_made, same_pair};
 use super::profile::Choice;
 use super::settings::{Demand, Mode, Setting, Settings};
 use super::{Engine, SUBFLOWS_MAX, unspecified};
@@ -35,6 +35,9 @@ pub struct Steering {
     pub barred: Few<(SocketAddr, SocketAddr)>,
     /// Subflows to be opened by hand.
     pub opens: Few<Open>,
+    /// Subflows that were closed by hand, 0, or given up, the errno, until the
+    /// kernel tells of their end.
+    pub parting: Few<(SocketAddr, SocketAddr, i32)>,
     /// What the profile has chosen.
     pub choice: Choice,
     /// Its initial subflow has gone, whose fate it shares.
@@ -54,6 +57,8 @@ pub struct Open {
     pub deadline: Option<Time>,
     /// The command, 0 where it wasn't given.
     pub tag: u64,
+    /// Where that starts from: `local`, or the one of the list that was chosen.
+    pub source: Option<SocketAddr>,
     /// It was given so often.
     pub tries: u8,
     /// Why it failed.
@@ -75,6 +80,7 @@ impl Open {
             backup: *backup,
             deadline: None,
             tag: 0,
+            source: None,
             tries: 0,
             error: 0,
         }
@@ -85,6 +91,8 @@ impl Open {
 const TRIES: u8 = 6;
 /// Pairs remembered as closed by hand.
 const BARRED_MAX: usize = 64;
+/// Subflows of whose end the kernel is to tell yet.
+const PARTING_MAX: usize = 16;
 
 impl Steering {
     /// What must survive a restart.
@@ -101,7 +109,7 @@ impl Steering {
 
     /// Nothing is asked for.
     fn is_idle(&self) -> bool {
-        let by_hand = self.pinned.len() + self.barred.len() + self.opens.len();
+        let by_hand = self.pinned.len() + self.barred.len() + self.opens.len() + self.parting.len();
         self.settings == Settings::default() && !self.fate_default && !self.doomed && by_hand == 0
     }
 
@@ -212,6 +220,32 @@ impl Connection {
         self.steering.as_ref().is_some_and(|steering| steering.barred.iter().any(bars))
     }
 
+    /// Notes the end of a subflow that the application wanted, or waited for in
+    /// vain: why, and what its name is.
+    fn part(&mut self, s: &Subflow, errno: i32) {
+        self.unpart(&s.local, &s.remote);
+        let parting = &mut self.steering().parting;
+        if parting.len() >= PARTING_MAX {
+            parting.take_at(0);
+        }
+        parting.push((s.local, s.remote, errno));
+    }
+
+    /// That is told, or another has its name.
+    pub(super) fn unpart(&mut self, local: &SocketAddr, remote: &SocketAddr) {
+        if let Some(steering) = &mut self.steering {
+            steering.parting.retain(|(from, to, _)| !is_named((from, to), (local, remote)));
+        }
+    }
+
+    /// Where a subflow led whose end was wanted by the application or waited
+    /// for, 0 or the errno, as the kernel tells of it now.
+    pub fn parted(&self, local: &SocketAddr, remote: &SocketAddr) -> Option<(SocketAddr, i32)> {
+        let parting = &self.steering.as_ref()?.parting;
+        let known = parting.iter().find(|(from, to, _)| is_named((from, to), (local, remote)))?;
+        Some((addr::canonical(known.1), known.2))
+    }
+
     /// The priority of a subflow that was set by hand.
     pub(super) fn pinned(&self, s: &Subflow) -> Option<bool> {
         let pins = self.steering.as_ref()?.pinned.iter();
@@ -282,11 +316,10 @@ impl Connection {
                 return Err(Error::new(libc::EAFNOSUPPORT, words));
             }
             if !self.allows(&local) {
-                return Err(Error::new(libc::EADDRNOTAVAIL, format!("{} is not in the list", local.ip())));
+                return Err(not_listed(open.local, &open.remote));
             }
         } else if self.start_of(host, &open.remote).is_none() {
-            let words = format!("no address of the list can be used to reach {}", open.remote);
-            return Err(Error::new(libc::EADDRNOTAVAIL, words));
+            return Err(not_listed(None, &open.remote));
         }
         let queued =
             self.steering.as_ref().map_or(0, |s| s.opens.iter().filter(|open| open.tag == 0).count());
@@ -365,6 +398,7 @@ impl Engine {
         }
         barred.push(pair);
         c.missed.retain(|known| *known != pair);
+        c.part(&subflow, 0);
         self.destroy(handle, &[subflow]);
         Ok(())
     }
@@ -491,18 +525,21 @@ impl Engine {
                 // of this name lives.
                 Some(s) if open.error != 0 && !s.closing => {
                     let other = |o: &Subflow| o.tag != s.tag && o.local == s.local && o.remote == s.remote;
-                    late.extend((!c.subflows.iter().any(other)).then_some(s));
+                    if !c.subflows.iter().any(other) {
+                        c.part(&s, open.error);
+                        late.push(s);
+                    }
                 }
                 _ => {}
             }
             if let Some(id) = open.request {
                 let result = match open.error {
                     0 => Ok(()),
-                    libc::ETIMEDOUT => Err(Error::new(
-                        libc::ETIMEDOUT,
-                        format!("no answer to a subflow to {} in time", open.remote),
-                    )),
-                    errno => Err(Error::new(errno, format!("a subflow to {} was refused", open.remote))),
+                    errno @ libc::ETIMEDOUT if open.tag == 0 => {
+                        let words = format!("a subflow to {} could not be asked for in time", open.remote);
+                        Err(Error::new(errno, words))
+                    }
+                    errno => Err(not_made(errno, open.source.or(open.local), &open.remote)),
                 };
                 self.notices.push_back(Notice::Answer { id, result });
             }
@@ -535,7 +572,7 @@ impl Engine {
                     let tag = self.join(handle, local, open.remote, Some(open.backup), now);
                     match tag {
                         Some(tag) => {
-                            (open.tag, open.tries) = (tag, open.tries + 1);
+                            (open.tag, open.source, open.tries) = (tag, Some(local), open.tries + 1);
                             if let Some(c) = self.connections.get_mut(&handle) {
                                 c.steering().opens.push(open);
                             }
@@ -547,8 +584,13 @@ impl Engine {
             };
             match (open.request, token) {
                 (Some(id), _) => {
-                    let words = format!("a subflow to {} can't be made", open.remote);
-                    self.notices.push_back(Notice::Answer { id, result: Err(Error::new(errno, words)) });
+                    let result = Err(match errno {
+                        libc::ENOTCONN => not_connected(),
+                        libc::ENOSPC => Error::new(errno, "the connection has no address id left"),
+                        libc::EADDRNOTAVAIL => not_listed(open.local, &open.remote),
+                        _ => not_made(errno, local, &open.remote),
+                    });
+                    self.notices.push_back(Notice::Answer { id, result });
                 }
                 (None, Some(token)) => {
                     let local = local.unwrap_or(unspecified(&open.remote));
@@ -568,7 +610,7 @@ impl Engine {
         match outcome {
             Outcome::Taken | Outcome::Gone | Outcome::NotOurs => {}
             Outcome::NotReady | Outcome::Mismatch => open.tag = 0,
-            Outcome::Refused(libc::EADDRINUSE) if known.chose_port() => open.tag = 0,
+            Outcome::Refused(_) if known.lacks_port(outcome) => open.tag = 0,
             Outcome::Refused(errno) => open.error = errno,
         }
     }
@@ -611,6 +653,23 @@ impl Connection {
         let opens = self.steering.iter_mut().flat_map(|steering| steering.opens.iter_mut());
         opens.filter(|open| tag != 0 && open.tag == tag).for_each(|open| open.error = errno);
     }
+}
+
+/// Whether this is the name of a known subflow, whose own port may not be known.
+/// The kernel forgets to which port a join led that is closed before it is
+/// answered.
+fn is_named(known: (&SocketAddr, &SocketAddr), (local, remote): (&SocketAddr, &SocketAddr)) -> bool {
+    let (from, to) = (addr::canonical(*known.0), addr::canonical(*known.1));
+    addr::covers(&from, &addr::canonical(*local)) && addr::covers(&addr::canonical(*remote), &to)
+}
+
+/// An address that the list doesn't have, or none of it that will do.
+fn not_listed(local: Option<SocketAddr>, remote: &SocketAddr) -> Error {
+    let words = match local {
+        Some(local) => format!("{} is not in the list", local.ip()),
+        None => format!("no address of the list can be used to reach {remote}"),
+    };
+    Error::new(libc::EADDRNOTAVAIL, words)
 }
 
 fn not_connected() -> Error {

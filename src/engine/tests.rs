@@ -45,6 +45,8 @@ enum Fate {
     Unreachable,
     /// The port is somebody else's.
     PortTaken,
+    /// The port takes privilege.
+    PortForbidden,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +74,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => Just(Fate::Answer),
         1 => Just(Fate::Refuse),
         1 => Just(Fate::Unreachable),
-        1 => Just(Fate::PortTaken)
+        1 => Just(Fate::PortTaken),
+        1 => Just(Fate::PortForbidden)
     ];
     prop_oneof![
         4 => (some(), any::<bool>()).prop_map(|(a, b)| Op::Add(a, b)),
@@ -192,10 +195,16 @@ impl World {
                 let fate = std::mem::replace(&mut self.fate, Fate::Answer);
                 let clash = local.port() != 0
                     && self.subflows.iter().any(|s| s.up && s.local == local && s.remote == remote);
-                if clash || matches!(fate, Fate::Unreachable | Fate::PortTaken) {
+                let errno = match fate {
+                    _ if clash => libc::EADDRINUSE,
+                    Fate::Unreachable => libc::ENETUNREACH,
+                    Fate::PortTaken => libc::EADDRINUSE,
+                    Fate::PortForbidden => libc::EACCES,
+                    Fate::Answer | Fate::Refuse => 0,
+                };
+                if errno != 0 {
                     self.table.delete(&local);
-                    let unreachable = fate == Fate::Unreachable && !clash;
-                    return Outcome::Refused(if unreachable { libc::ENETUNREACH } else { libc::EADDRINUSE });
+                    return Outcome::Refused(errno);
                 }
                 self.ports += 1;
                 let port = if local.port() == 0 { self.ports } else { local.port() };

@@ -22,8 +22,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const USERSPACE: &[u8] = b"userspace";
+/// How often one who waits for the lock lets others run before it sleeps.
+const YIELDS: u32 = 8;
 /// Where the lock lives for everybody who may write there.
 const SHARED: &str = "/run/mptcpapi";
 
@@ -91,6 +94,8 @@ pub struct Latch {
     lock: Option<Arc<File>>,
     sysctl_identity: Option<(u64, u64)>,
     lock_identity: Option<(u64, u64)>,
+    /// Somebody else has the lock, and we wait for it.
+    waits: Arc<AtomicBool>,
     /// Where the lock file has this namespace's place: its cookie is unique
     /// until the machine restarts, and a small number.
     place: u64,
@@ -126,6 +131,7 @@ impl Latch {
             writable,
             lock: None,
             lock_identity: None,
+            waits: Arc::default(),
             place,
             boot: boot.trim().to_owned(),
         })
@@ -140,6 +146,11 @@ impl Latch {
     /// From now on windows are watched.
     pub fn watch(&mut self, warden: Arc<dyn Warden>) {
         self.warden = Some(warden);
+    }
+
+    /// True while a thread that has this latch waits for somebody else's switch.
+    pub fn waits(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.waits)
     }
 
     /// Whether the namespace as a whole is in userspace mode now.
@@ -268,21 +279,34 @@ impl Latch {
         }
         let lock = self.lock.as_ref().ok_or(Fault::NoLock(Errno(libc::ENOENT)))?;
         let deadline = process::milliseconds() + 3000;
+        let mut tries = 0;
         // Not a waiting lock: one who was stopped in the switch must not stop
         // everybody else for ever.
-        loop {
+        let taken = loop {
             match sockopt::lock_range(&**lock, self.place, PLACE as u64, true) {
-                Ok(()) => break,
+                Ok(()) => break Ok(()),
                 Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR))
                     if process::milliseconds() < deadline =>
                 {
-                    std::thread::sleep(std::time::Duration::from_micros(30));
+                    self.waits.store(true, Ordering::Relaxed);
+                    // It is held for microseconds, as a rule.
+                    tries += 1;
+                    if tries <= YIELDS {
+                        std::thread::yield_now();
+                    } else {
+                        std::thread::sleep(std::time::Duration::from_micros(30));
+                    }
                 }
-                Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR)) => return Err(Fault::Locked),
-                Err(errno) => return Err(Fault::NoLock(errno)),
+                Err(Errno(libc::EAGAIN | libc::EACCES | libc::EINTR)) => break Err(Fault::Locked),
+                Err(errno) => break Err(Fault::NoLock(errno)),
             }
-        }
-        let locked = Locked { latch: self, lock };
+        };
+        self.waits.store(false, Ordering::Relaxed);
+        taken?;
+        // No handler of the application's runs with the lock held. The owner of a
+        // warden has seen to its signals.
+        let signals = self.warden.is_none().then(process::SignalsHeld::new);
+        let locked = Locked { latch: self, lock, signals };
         locked.repair()?;
         Ok(locked)
     }
@@ -317,6 +341,7 @@ struct Recorded {
 struct Locked<'a> {
     latch: &'a Latch,
     lock: &'a Arc<File>,
+    signals: Option<process::SignalsHeld>,
 }
 
 impl Drop for Locked<'_> {
@@ -340,15 +365,12 @@ impl Locked<'_> {
                 *to = from;
             }
         }
-        if self.latch.warden.is_some() {
-            // The owner of a warden has seen to its signals.
-            return self.lock.write_all_at(&bytes, self.latch.place).map_err(|e| Errno::of(&e));
-        }
-        let held = process::SignalsHeld::new();
         let written = self.lock.write_all_at(&bytes, self.latch.place).map_err(|e| Errno::of(&e));
-        if written == Err(Errno(libc::EFBIG)) {
+        if written == Err(Errno(libc::EFBIG))
+            && let Some(signals) = &self.signals
+        {
             // RLIMIT_FSIZE: the errno is enough.
-            held.discard(libc::SIGXFSZ);
+            signals.discard(libc::SIGXFSZ);
         }
         written
     }
@@ -400,15 +422,13 @@ struct Window<'a> {
     locked: &'a Locked<'a>,
     original: Value,
     open: bool,
-    _signals: Option<process::SignalsHeld>,
 }
 
 impl<'a> Window<'a> {
     fn open(locked: &'a Locked<'a>) -> Result<Self, Fault> {
         let mut original = Value::default();
         locked.latch.read(&mut original).map_err(Fault::NoSysctl)?;
-        let signals = locked.latch.warden.is_none().then(process::SignalsHeld::new);
-        let mut window = Self { locked, original, open: false, _signals: signals };
+        let mut window = Self { locked, original, open: false };
         if locked.latch.is_userspace(&original) {
             return Ok(window);
         }

@@ -183,6 +183,9 @@ impl AsFd for Socket {
     }
 }
 
+/// Datagrams read at a time.
+const BATCH: usize = 8;
+
 impl Socket {
     /// Opens one; CLOEXEC.
     pub fn open(protocol: i32) -> KernelResult<Self> {
@@ -342,8 +345,28 @@ impl Socket {
     pub fn drain(&mut self, mut each: impl FnMut(Received<'_>)) -> KernelResult<()> {
         let mut lost = false;
         loop {
-            match self.receive(libc::MSG_DONTWAIT) {
-                Ok(len) => messages(self.buffer.get(..len).unwrap_or_default()).for_each(&mut each),
+            let room = self.buffer.len() / BATCH;
+            let mut lens = [None; BATCH];
+            match self.receive_some(room, &mut lens) {
+                Ok(count) => {
+                    let mut longest = 0;
+                    for (len, part) in lens.iter().take(count).zip(self.buffer.chunks_exact(room)) {
+                        match len {
+                            None => {}
+                            Some(len) if *len > room => longest = longest.max(*len),
+                            Some(len) => messages(part.get(..*len).unwrap_or_default()).for_each(&mut each),
+                        }
+                    }
+                    if longest > 0 {
+                        // Grown for the next one; this one is lost, like an overrun.
+                        self.buffer.resize(longest.next_power_of_two().saturating_mul(BATCH), 0);
+                        lost = true;
+                    }
+                    if count < BATCH {
+                        // An overrun meanwhile is told by the next call.
+                        return if lost { Err(Errno(libc::ENOBUFS)) } else { Ok(()) };
+                    }
+                }
                 Err(Errno(libc::EAGAIN)) if lost => return Err(Errno(libc::ENOBUFS)),
                 Err(Errno(libc::EAGAIN)) => return Ok(()),
                 Err(Errno(libc::ENOBUFS)) => lost = true,
@@ -351,6 +374,45 @@ impl Socket {
                 Err(errno) => return Err(errno),
             }
         }
+    }
+
+    /// Up to BATCH datagrams, each into `room` bytes of the buffer, without
+    /// waiting; how many, and how long each is, `None` where it is not the
+    /// kernel's.
+    fn receive_some(&mut self, room: usize, lens: &mut [Option<usize>; BATCH]) -> KernelResult<usize> {
+        let mut senders = [[0u32; size_of::<libc::sockaddr_nl>() / 4]; BATCH];
+        // SAFETY: these structs are plain memory, for which zeros are values.
+        let (mut headers, mut parts): ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) =
+            unsafe { std::mem::zeroed() };
+        let chunks = self.buffer.chunks_exact_mut(room);
+        for (((header, part), sender), chunk) in
+            headers.iter_mut().zip(&mut parts).zip(&mut senders).zip(chunks)
+        {
+            (part.iov_base, part.iov_len) = (chunk.as_mut_ptr().cast(), chunk.len());
+            let message = &mut header.msg_hdr;
+            (message.msg_name, message.msg_namelen) =
+                (sender.as_mut_ptr().cast(), size_of_val(sender) as u32);
+            (message.msg_iov, message.msg_iovlen) = (&raw mut *part, 1);
+        }
+        let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+        // SAFETY: there are BATCH headers; each leads to a sender's room and to
+        // one part of the buffer, which live and are not used until the call
+        // returns.
+        let count = unsafe {
+            libc::recvmmsg(
+                self.fd.as_raw_fd(),
+                headers.as_mut_ptr(),
+                BATCH as u32,
+                flags as _,
+                std::ptr::null_mut(),
+            )
+        };
+        let Ok(count) = usize::try_from(count) else { return Err(Errno::last()) };
+        let from_kernel = |sender: &[u32]| sender.get(1) == Some(&0);
+        for ((len, header), sender) in lens.iter_mut().zip(&headers).zip(&senders).take(count) {
+            *len = from_kernel(sender).then_some(header.msg_len as usize);
+        }
+        Ok(count)
     }
 }
 
@@ -384,6 +446,38 @@ mod tests {
             let back: Vec<_> = attributes(read[0].payload).map(|(k, v)| (k, v.to_vec())).collect();
             prop_assert_eq!(back, values);
         }
+    }
+
+    #[test]
+    fn many_are_drained_and_one_too_long_is_not_lost_twice() {
+        let mut socket = Socket::open(libc::NETLINK_ROUTE).unwrap();
+        let off = 0i32.to_ne_bytes();
+        super::super::sockopt::set(socket.as_fd(), libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, &off).unwrap();
+        // The kernel refuses what it doesn't know, and repeats it.
+        let ask = |socket: &Socket, len: usize, sequence| {
+            let unknown = Message::new(0x7ff0, NLM_F_REQUEST | NLM_F_ACK).attr(1, &vec![0; len]);
+            socket.send(&unknown.finish(sequence)).unwrap();
+        };
+        let read = |socket: &mut Socket| {
+            let mut read = Vec::new();
+            let result = socket.drain(|message| read.push((message.sequence, message.payload.len())));
+            (result, read)
+        };
+        for count in [0, 1, BATCH as u32 - 1, BATCH as u32, 3 * BATCH as u32 + 1] {
+            (0..count).for_each(|n| ask(&socket, 4, n));
+            let (result, read) = read(&mut socket);
+            assert_eq!(result, Ok(()));
+            assert!(read.iter().map(|(n, _)| *n).eq(0..count));
+        }
+        ask(&socket, 6000, 1);
+        ask(&socket, 4, 2);
+        let (result, read_first) = read(&mut socket);
+        assert_eq!(result, Err(Errno(libc::ENOBUFS)));
+        assert!(read_first.iter().map(|(n, _)| *n).eq([2]));
+        ask(&socket, 6000, 3);
+        let (result, read_then) = read(&mut socket);
+        assert_eq!((result, read_then.len()), (Ok(()), 1));
+        assert!(read_then[0].1 > 6000);
     }
 
     #[test]

@@ -29,8 +29,33 @@ fn probe(addr: &SocketAddr, kind: i32) -> KernelResult<OwnedFd> {
 /// Whether a socket can be bound to this local address: EADDRNOTAVAIL where it
 /// is not of this host; where the port is not 0 also EADDRINUSE and EACCES.
 pub fn bindable(local: &SocketAddr) -> KernelResult<()> {
-    let socket = probe(local, libc::SOCK_STREAM)?;
-    sockopt::bind(socket.as_fd(), local)
+    Binder::default().bindable(local)
+}
+
+/// The same of several, by as few sockets as will do.
+#[derive(Debug, Default)]
+pub struct Binder {
+    /// Of IPv4 and of IPv6; as they take no port they can be bound again.
+    again: [Option<OwnedFd>; 2],
+}
+
+impl Binder {
+    /// See [`bindable`].
+    pub fn bindable(&mut self, local: &SocketAddr) -> KernelResult<()> {
+        // A link-local address binds to its interface too.
+        let once = local.port() != 0 || matches!(local, SocketAddr::V6(v6) if addr::is_link_local(v6.ip()));
+        let [v4, v6] = &mut self.again;
+        let slot = if local.is_ipv4() { v4 } else { v6 };
+        if !once && slot.is_none() {
+            let fresh = probe(local, libc::SOCK_DGRAM)?;
+            let no_port = libc::IP_BIND_ADDRESS_NO_PORT;
+            *slot = sockopt::set_int(fresh.as_fd(), libc::IPPROTO_IP, no_port, 1).is_ok().then_some(fresh);
+        }
+        match slot {
+            Some(socket) if !once => sockopt::bind(socket.as_fd(), local),
+            _ => sockopt::bind(probe(local, libc::SOCK_STREAM)?.as_fd(), local),
+        }
+    }
 }
 
 /// The local address, port 0, that routing chooses towards `remote`.

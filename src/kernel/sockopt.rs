@@ -119,9 +119,11 @@ pub fn netns_cookie(fd: BorrowedFd<'_>) -> KernelResult<u64> {
 
 /// Cookie of the calling thread's network namespace.
 pub fn thread_netns() -> KernelResult<u64> {
-    // Of a family that path control can't do without: a service's sandbox may
-    // refuse any other (RestrictAddressFamilies=).
-    let probe = socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_GENERIC)?;
+    let probe = socket(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0).or_else(|_| {
+        // A service's sandbox may refuse any family but those that path control
+        // can't do without (RestrictAddressFamilies=).
+        socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_GENERIC)
+    })?;
     netns_cookie(probe.as_fd())
 }
 
@@ -169,14 +171,37 @@ pub fn nonblocking(fd: BorrowedFd<'_>) -> bool {
 /// Locks a range of a file, or frees it, without waiting: EAGAIN where
 /// somebody else has it. The lock belongs to the open file and ends with it.
 pub fn lock_range(file: &impl AsFd, start: u64, len: u64, lock: bool) -> KernelResult<()> {
-    // SAFETY: every field of struct flock is an integer.
-    let mut range = unsafe { std::mem::zeroed::<libc::flock>() };
+    let mut range = whole_file();
     range.l_type = if lock { libc::F_WRLCK } else { libc::F_UNLCK } as libc::c_short;
-    range.l_whence = libc::SEEK_SET as libc::c_short;
     range.l_start = libc::off_t::try_from(start).map_err(|_| Errno(libc::EOVERFLOW))?;
     range.l_len = libc::off_t::try_from(len).map_err(|_| Errno(libc::EOVERFLOW))?;
     // SAFETY: F_OFD_SETLK reads one struct flock.
     check(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const range) }).map(drop)
+}
+
+/// Locks a whole file for this process, without waiting: EAGAIN where another
+/// has it. The lock ends when this process closes any descriptor of the file,
+/// or has ended with all its threads.
+pub fn lock_file(file: &impl AsFd) -> KernelResult<()> {
+    let mut range = whole_file();
+    // SAFETY: F_SETLK reads one struct flock.
+    check(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_SETLK, &raw mut range) }).map(drop)
+}
+
+/// The process that has locked a file so, if any; 0 where it can't be seen.
+pub fn lock_holder(file: &impl AsFd) -> KernelResult<Option<i32>> {
+    let mut range = whole_file();
+    // SAFETY: F_GETLK reads and writes one struct flock.
+    check(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GETLK, &raw mut range) })?;
+    Ok((range.l_type != libc::F_UNLCK as libc::c_short).then_some(range.l_pid))
+}
+
+fn whole_file() -> libc::flock {
+    // SAFETY: every field of struct flock is an integer.
+    let mut range = unsafe { std::mem::zeroed::<libc::flock>() };
+    range.l_type = libc::F_WRLCK as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    range
 }
 
 /// Puts `from`'s open file under the number of `to`, by system call.

@@ -545,6 +545,7 @@ fn check(
     listening: bool,
     local: bool,
 ) -> Result<()> {
+    let mut binder = route::Binder::default();
     for entry in entries {
         socket.check_family(&entry.addr)?;
         if local && entry.addr.port() == 0 {
@@ -558,7 +559,7 @@ fn check(
             Some(own) if listening || own == entry.addr => addr::with_port(entry.addr, 0),
             _ => entry.addr,
         };
-        route::bindable(&probe).map_err(|errno| cannot_bind(errno, &entry.addr))?;
+        binder.bindable(&probe).map_err(|errno| cannot_bind(errno, &entry.addr))?;
     }
     let known = known.map(|c| c.entries.as_slice()).unwrap_or_default();
     let fresh = entries.iter().filter(|e| !known.iter().any(|k| k.addr == e.addr)).count();

@@ -751,7 +751,7 @@ impl Hands {
     /// took it from our control. The kernel shows that by the path manager
     /// (6.12, in a namespace of the in-kernel one), or by a first subflow that
     /// has lost its number.
-    pub(super) fn lost(&self, fd: BorrowedFd<'_>, prepared: &Prepared) -> bool {
+    pub fn lost(&self, fd: BorrowedFd<'_>, prepared: &Prepared) -> bool {
         let in_kernel = || self.shows && sockopt::info(fd).is_ok_and(|info| info.subflows_max != 0);
         prepared.switched && (in_kernel() || (prepared.virgin && sockopt::first_id(fd) == Some(0)))
     }
@@ -822,6 +822,9 @@ fn shows_since_long() -> bool {
     std::path::Path::new("/proc/sys/net/mptcp/path_manager").exists()
 }
 
+/// What TCP_MAXSEG shows where nobody has set it (TCP_MSS_DEFAULT).
+const MSS_DEFAULT: i32 = 536;
+
 /// Runs `act`, which disconnects the socket, and gives it back the options
 /// that this loses: TCP_CONGESTION and TCP_MAXSEG.
 fn keeping<E>(
@@ -838,6 +841,7 @@ fn keeping<E>(
         let _ = sockopt::set(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, name);
     }
     if let Ok(before) = maxseg
+        && before != MSS_DEFAULT
         && sockopt::get_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG) != Ok(before)
     {
         let _ = sockopt::set_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG, before);

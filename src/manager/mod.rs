@@ -248,11 +248,8 @@ impl Manager {
     pub fn end_hold(&mut self) {
         let Some(original) = self.held.clone() else { return };
         let Ok(listeners) = self.diag.listeners() else { return };
-        let listed = |cookie| {
-            self.engine
-                .connections()
-                .any(|c| c.key.cookie == cookie && c.listed && c.phase == Phase::Prepared)
-        };
+        let listed =
+            |cookie| self.engine.any(|c| c.key.cookie == cookie && c.listed && c.phase == Phase::Prepared);
         let asked = self.calls.values().any(|calling| matches!(calling.call, Call::Ask(Request::Add(_))));
         if !asked && !listeners.iter().any(|listener| listed(listener.cookie)) {
             self.submit(Lane::Namespace, Todo::Work(Work::Unhold(original)));
@@ -527,7 +524,8 @@ impl Manager {
     fn submit(&mut self, lane: Lane, todo: Todo) {
         let waiting = self.lanes.entry(lane).or_insert_with(|| {
             self.ready.push_back(lane);
-            VecDeque::new()
+            // Thousands may wait, most of them alone.
+            VecDeque::with_capacity(1)
         });
         waiting.push_back(todo);
     }
@@ -837,6 +835,15 @@ impl Manager {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Where a socket under control, and not connected, begins by its list; and
+    /// what was done to it.
+    pub fn planned(&self, key: &Key) -> Option<(Start, Prepared)> {
+        let prepared = self.prepared.get(key).filter(|prepared| prepared.switched)?;
+        let connection = self.engine.by_key(key)?;
+        let listed = connection.phase == Phase::Prepared && connection.restricted();
+        listed.then(|| (self.start(key, Vec::new()), *prepared)).filter(|(start, _)| *start != Start::AsIs)
     }
 
     fn start(&self, key: &Key, host: Vec<SocketAddr>) -> Start {
@@ -1181,7 +1188,7 @@ impl Manager {
         let engine = &self.engine;
         self.joins.retain(|join| {
             listening.contains(&join.cookie)
-                || engine.connections().any(|c| c.key.cookie == join.cookie && !c.server && c.token.is_some())
+                || engine.any(|c| c.key.cookie == join.cookie && !c.server && c.token.is_some())
         });
     }
 
@@ -1218,12 +1225,6 @@ fn homely(todo: &Todo) -> bool {
         Todo::Work(Work::Command { command, .. })
             if matches!(command.action, Action::Route { .. } | Action::Listen { .. })
     )
-}
-
-/// The identity of a socket.
-pub fn key_of(fd: BorrowedFd<'_>) -> Result<Key> {
-    let asking = |e| Error::kernel(e, "asking the socket's identity");
-    Ok(Key { cookie: sockopt::cookie(fd).map_err(asking)?, inode: sockopt::stat(fd).map_err(asking)?.0 })
 }
 
 /// A link-local address with the interface it belongs to.
@@ -1272,7 +1273,7 @@ pub fn fault(fault: Fault) -> Error {
         ),
         Fault::Locked => Error::new(
             libc::EIO,
-            "another process holds the path-manager switch of this network namespace for over three seconds",
+            "another process holds the lock of the path-manager switch of this network namespace",
         ),
         Fault::Cut => Error::new(libc::EIO, "the switch of the path manager was interrupted again and again"),
         Fault::Kernel(Errno(libc::EISCONN)) => Error::new(

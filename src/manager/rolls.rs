@@ -232,7 +232,7 @@ impl Rolls {
 mod tests {
     use super::*;
     use crate::kernel::sockopt;
-    use crate::manager::key_of;
+    use crate::stream::key_of;
 
     fn socket() -> (OwnedFd, Key) {
         let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;

@@ -470,23 +470,23 @@ impl Subscribers {
             pm::Event::SubflowUp { pair, .. } => {
                 let ends = ends(pair);
                 told.origin = up_origin(known, &ends, watched.server);
-                told.subflow = Some(subflow(known, pair, false));
+                told.subflow = Some(subflow(known, pair, ends, false));
                 told.ifindex = pair.ifindex;
                 if !self.note_up(token, ends) {
                     return;
                 }
             }
             pm::Event::SubflowDown { pair, .. } => {
-                let ends = ends(pair);
+                let (ends, error) = whole(known, pair);
                 let initial = ends == watched.initial && !watched.initial_gone;
                 told.what = What::SubflowDown;
-                (told.error, told.reset_reason) = (pair.error, pair.reset_reason);
-                told.origin = down_origin(known, &ends, pair.error);
-                told.subflow = Some(subflow(known, pair, initial));
+                (told.error, told.reset_reason) = (error, pair.reset_reason);
+                told.origin = down_origin(known, &ends, error);
+                told.subflow = Some(subflow(known, pair, ends, initial));
                 told.ifindex = pair.ifindex;
                 let failed = known.filter(|c| asked_for(c, &ends)).map(|_| Event {
                     what: What::RequestFailed,
-                    error: if pair.error == 0 { libc::ECONNREFUSED } else { pair.error },
+                    error: if error == 0 { libc::ECONNREFUSED } else { error },
                     ..told
                 });
                 self.note_down(token, ends);
@@ -497,9 +497,10 @@ impl Subscribers {
                 return;
             }
             pm::Event::Priority { pair, .. } => {
-                let initial = ends(pair) == watched.initial && !watched.initial_gone;
+                let ends = ends(pair);
+                let initial = ends == watched.initial && !watched.initial_gone;
                 (told.what, told.origin, told.ifindex) = (What::Priority, Origin::Peer, pair.ifindex);
-                told.subflow = Some(subflow(known, pair, initial));
+                told.subflow = Some(subflow(known, pair, ends, initial));
             }
         }
         self.tell_all(token, told);
@@ -847,6 +848,21 @@ fn ends(pair: &pm::Pair) -> (SocketAddr, SocketAddr) {
     (scoped(pair.local), scoped(pair.remote))
 }
 
+/// The ends of a subflow that is gone, and the errno. Of a join that was closed
+/// from this end before it was answered the kernel has forgotten the peer's
+/// port, and its errno says no more than that.
+fn whole(known: Option<&Connection>, pair: &pm::Pair) -> ((SocketAddr, SocketAddr), i32) {
+    let (local, remote) = ends(pair);
+    if remote.port() != 0 {
+        return ((local, remote), pair.error);
+    }
+    let same = |s: &&Subflow| s.from() == local && addr::same_ip(&s.to(), &remote);
+    let parted = known.and_then(|c| c.parted(&local, &remote));
+    let joining = known.and_then(|c| c.subflows.iter().find(same)).map(|s| (s.to(), 0));
+    let (remote, error) = parted.or(joining).unwrap_or((remote, 0));
+    ((local, remote), error)
+}
+
 impl Pair {
     fn remote(remote: SocketAddr) -> Self {
         Self { local: None, remote, initial: false, priority_known: false, backup: false, peer_backup: false }
@@ -855,8 +871,12 @@ impl Pair {
 
 /// The subflow of an event, with this end's wish for backup as far as the
 /// engine knows it.
-fn subflow(known: Option<&Connection>, pair: &pm::Pair, initial: bool) -> Pair {
-    let ends = ends(pair);
+fn subflow(
+    known: Option<&Connection>,
+    pair: &pm::Pair,
+    ends: (SocketAddr, SocketAddr),
+    initial: bool,
+) -> Pair {
     Pair { initial, peer_backup: pair.backup, priority_known: managed(known), ..pair_of(known, ends) }
 }
 
@@ -900,6 +920,9 @@ fn up_origin(known: Option<&Connection>, ends: &(SocketAddr, SocketAddr), server
 fn down_origin(known: Option<&Connection>, ends: &(SocketAddr, SocketAddr), error: i32) -> Origin {
     let managed = known.filter(|c| !c.foreign && !c.blind);
     let subflow = find(known, ends);
+    if managed.and_then(|c| c.parted(&ends.0, &ends.1)).is_some_and(|(_, errno)| errno == 0) {
+        return Origin::App;
+    }
     if let Some(c) = managed
         && subflow.is_none_or(|s| s.closing)
     {

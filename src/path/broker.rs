@@ -8,7 +8,7 @@ use crate::error::{Errno, Error, Result};
 use crate::events::Next;
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::{sockopt, unix};
-use crate::manager::{self, Answer, Facts};
+use crate::manager::{Answer, Facts};
 use crate::stream::Socket;
 use crate::wire::{self, Ask, Reply, Request, Told};
 use std::collections::HashMap;
@@ -352,7 +352,7 @@ fn done(socket: &Socket<'_>, ask: Ask) -> Result<()> {
 
 /// What the last ADD has told of the socket, if nothing was done to it since.
 fn plan(socket: &Socket<'_>) -> Option<Start> {
-    let key = manager::key_of(socket.fd).ok()?;
+    let key = socket.key().ok()?;
     let plan = lock(&STATE.get()?.waiting).keys.get_mut(&key)?.take()?;
     let ours = sockopt::info(socket.fd).is_ok_and(|info| info.subflows_max == 0);
     let unbound = socket.bound_by_application().is_none() && !socket.on_device();
@@ -361,7 +361,7 @@ fn plan(socket: &Socket<'_>) -> Option<Start> {
 
 fn forget_plan(socket: &Socket<'_>) {
     if let Some(state) = STATE.get()
-        && let Ok(key) = manager::key_of(socket.fd)
+        && let Ok(key) = socket.key()
         && let Some(plan) = lock(&state.waiting).keys.get_mut(&key)
     {
         *plan = None;
@@ -371,7 +371,7 @@ fn forget_plan(socket: &Socket<'_>) {
 /// Notes a socket that the broker waits for.
 fn note(socket: &Socket<'_>, plan: Option<Vec<SocketAddr>>) {
     let Some(state) = STATE.get() else { return };
-    let Ok(key) = manager::key_of(socket.fd) else { return };
+    let Ok(key) = socket.key() else { return };
     lock(&state.waiting).keys.insert(key, plan);
     tell_closed(false);
 }

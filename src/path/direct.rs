@@ -9,8 +9,8 @@ use crate::error::{Errno, Error, Result};
 use crate::events::{self, Next, Queue};
 use crate::kernel::process::{self, PerProcess};
 use crate::kernel::sockopt;
-use crate::manager::{self, Answer, Call, CallId, Facts, Hands, Leave, Manager, SubscriberId, Tiding, Told};
-use crate::stream::{Socket, Stage};
+use crate::manager::{Answer, Call, CallId, Facts, Hands, Leave, Manager, SubscriberId, Tiding, Told};
+use crate::stream::{self, Socket, Stage};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -381,7 +381,7 @@ fn on<T>(socket: &Socket<'_>, act: impl FnOnce(&mut Namespace, Key) -> Result<T>
             "the socket belongs to another network namespace than the calling thread",
         ));
     }
-    let key = manager::key_of(socket.fd)?;
+    let key = socket.key()?;
     with(thread, |namespace| act(namespace, key))
 }
 
@@ -425,6 +425,18 @@ fn call(socket: &Socket<'_>, call: Call) -> Result<Answer> {
     }
 }
 
+/// Where a connection is to begin, if the socket is as its list has made it:
+/// what [`Call::BeforeConnect`] would say, without a look at anything else.
+fn planned(socket: &Socket<'_>) -> Option<Start> {
+    let of_socket = sockopt::netns_cookie(socket.fd).unwrap_or(0);
+    let key = socket.key().ok()?;
+    let namespaces = lock(STATE.get()?);
+    let namespace = namespaces.iter().find(|namespace| namespace.is(of_socket))?;
+    let (start, prepared) = namespace.manager.planned(&key)?;
+    let unbound = || socket.bound_by_application().is_none() && !socket.on_device();
+    (!namespace.hands.lost(socket.fd, &prepared) && unbound()).then_some(start)
+}
+
 /// Whether the socket's namespace has a manager.
 fn managed(socket: &Socket<'_>) -> bool {
     STATE.get().is_some_and(|state| {
@@ -456,6 +468,11 @@ impl PathControl for Direct {
     }
 
     fn before_connect(&self, socket: &Socket<'_>, peers: &[SocketAddr]) -> Result<Start> {
+        if let [_] = peers
+            && let Some(start) = planned(socket)
+        {
+            return Ok(start);
+        }
         match call(socket, Call::BeforeConnect(peers.to_vec()))? {
             Answer::Start(start) => Ok(start),
             _ => Ok(Start::AsIs),
@@ -487,7 +504,7 @@ impl PathControl for Direct {
     fn make_socket(&self, domain: i32, kind: i32) -> Result<OwnedFd> {
         with(thread_namespace()?, |namespace| {
             let socket = namespace.hands.socket(domain, kind)?;
-            namespace.manager.note_switched(manager::key_of(socket.as_fd())?);
+            namespace.manager.note_switched(stream::key_of(socket.as_fd())?);
             Ok(socket)
         })
     }

@@ -130,7 +130,10 @@ fn choose(socket: Option<&Socket<'_>>) -> Result<&'static dyn PathControl> {
                 _ => no_privilege,
             })
         }
-        Some("direct") => direct::available(),
+        Some("direct") => match direct::existing().filter(|_| socket.is_some()) {
+            Some(direct) => Ok(direct),
+            None => direct::available(),
+        },
         Some("broker") => broker::available(socket),
         Some("none") => Err(Error::new(libc::EPERM, "MPTCPAPI_BACKEND=none: path control is switched off")),
         Some(other) => Err(Error::new(

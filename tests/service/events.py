@@ -6,12 +6,14 @@ import errno
 import os
 import select
 import socket
+import struct
+import subprocess
 import time
 
 import mptcpapi
 from mptcpapi import EventKind
 
-from lab import EVIL, GOOD, MUCH, PATHS, Broker, Child, as_user, backed, connected, listening, told_to_end, until, watched
+from lab import EVIL, GOOD, MUCH, PATHS, SERVER, Broker, Child, as_user, backed, connected, listening, told_to_end, until, watched
 
 # As many as a process may have open for itself.
 POLICY = "[default]\nclients = 16384\nsockets = 16384\nrequests = 1000000\n"
@@ -83,6 +85,46 @@ def a_broker_that_is_killed():
         broker.kill()
         broker.start()
         child.wait()
+
+
+# ---- what is done by hand -----------------------------------------------------
+
+def by_hand(path):
+    backed(path)
+    with listening() as server, mptcpapi.Events() as events:
+        sock, accepted = with_list(server)
+        assert events.wait(10).what == EventKind.UP
+        # Nobody answers, whoever chose the port.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 300_000))
+        mptcpapi.set_path_policy(sock, mptcpapi.PathMode.MANUAL)
+        mptcpapi.add(sock, PATHS[1:])
+        for local in ((PATHS[1], 0), (PATHS[1], 4711)):
+            try:
+                mptcpapi.open_subflow(sock, local, wait=True)
+                raise AssertionError("there is an answer")
+            except TimeoutError as error:
+                assert "no answer in time" in str(error), error
+            event = events.wait(10)
+            assert (event.what, event.error, event.origin) == (
+                EventKind.SUBFLOW_DOWN, errno.ETIMEDOUT, mptcpapi.Origin.NETWORK), event
+            assert event.subflow.local.host == PATHS[1] and event.subflow.remote == server.getsockname(), event
+        mptcpapi.open_subflow(sock, PATHS[2], wait=True)
+        assert events.wait(10).what == EventKind.SUBFLOW_UP
+        third = next(one for one in mptcpapi.subflows(sock) if one.local.host == PATHS[2])
+        mptcpapi.close_subflow(sock, third)
+        event = events.wait(10)
+        assert (event.what, event.error, event.origin) == (EventKind.SUBFLOW_DOWN, 0, mptcpapi.Origin.APP), event
+        sock.close()
+        accepted.close()
+
+
+def what_is_opened_and_closed_by_hand():
+    """How it ended, and by whom."""
+    subprocess.run(["ip", "rule", "add", "to", PATHS[1], "from", SERVER, "blackhole", "pref", "0"], check=True)
+    subprocess.run(["ip", "rule", "add", "lookup", "local", "pref", "1"], check=True)
+    subprocess.run(["ip", "rule", "del", "lookup", "local", "pref", "0"], check=True)
+    with Broker(POLICY) as broker:
+        as_user(GOOD, by_hand, broker.path)
 
 
 # ---- others ---------------------------------------------------------------------
@@ -375,4 +417,6 @@ def waiting_costs_little():
         assert idle / seconds < 5 and busy / seconds < 100
 
 
-CASES = [the_last_to_close_a_socket_ends_it, many_who_wait_in_vain, waiting_costs_little, a_broker_that_is_killed, nobody_hears_of_others, one_who_does_not_read, many_hear_of_their_own]
+CASES = [a_broker_that_is_killed, what_is_opened_and_closed_by_hand, the_last_to_close_a_socket_ends_it,
+         many_who_wait_in_vain, waiting_costs_little, nobody_hears_of_others, one_who_does_not_read,
+         many_hear_of_their_own]

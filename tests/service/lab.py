@@ -57,15 +57,15 @@ def path_manager():
 class Broker:
     """mptcpapid on a socket in a directory of its own."""
 
-    def __init__(self, policy="", options=(), directory=None, limits=None):
+    def __init__(self, policy="", options=(), directory=None, limits=None, name="socket"):
         self.kept = None if directory else tempfile.TemporaryDirectory(prefix="broker.")
         self.directory = directory or self.kept.name
         os.chmod(self.directory, 0o755)
-        self.path = os.path.join(self.directory, "socket")
+        self.path = os.path.join(self.directory, name)
         self.config = os.path.join(self.directory, "conf")
         with open(self.config, "w") as file:
             file.write(policy)
-        self.words = os.path.join(self.directory, "words")
+        self.words = self.path + ".words"
         self.options = ["--socket", self.path, "--config", self.config, *options]
         self.limits = limits
         self.process = None

@@ -240,6 +240,44 @@ def a_server_list_that_fails():
         until("it is as before", lambda: path_manager() == before, 2 * SWEEP)
 
 
+def another_has_the_switch():
+    """Who has to wait for it hears so, and so does the administrator: it's no
+    user's doing. Who needs no switch is served meanwhile."""
+    def user(path, ending):
+        nested()
+        refusals = []
+
+        def wait():
+            with wire.Client(path) as client, wire.mptcp() as sock:
+                try:
+                    client.ask(wire.add("10.1.0.1"), sock)
+                except wire.Refused as refused:
+                    refusals.append((refused.errno, refused.strerror))
+        threads = [threading.Thread(target=wait) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return refusals
+
+    with Broker() as broker, broker.client() as client, wire.mptcp() as switched:
+        client.ask(wire.add("10.1.0.1"), switched)
+        with open("/run/mptcpapi/latch", "r+b") as file:
+            fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+            child = Child(EVIL, user, broker.path)
+            until("it is logged", lambda: "another process holds the lock" in broker.said())
+            assert client.ask(wire.FACTS, switched)["list"]
+            with wire.Client(broker.path) as other:
+                other.ask(wire.HELLO)
+            refusals = child.wait()
+        assert len(refusals) == 4, refusals
+        for number, words in refusals:
+            assert number == errno.EIO and "another process holds the lock" in words, refusals
+        assert broker.said().count("another process") == 1 and "holds a thread up" not in broker.said(), broker.said()
+        with wire.mptcp() as sock:
+            client.ask(wire.add("10.1.0.1"), sock)
+
+
 def two_programs_one_socket():
     """It has its list as long as one of them is there."""
     def helper(path, sock):
@@ -396,6 +434,6 @@ def full_disk():
 
 
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
-         asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, two_programs_one_socket,
-         closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more, one_user_takes_all,
-         policy_that_can_t_be_read, handed_what_is_of_no_use, full_disk]
+         asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, another_has_the_switch,
+         two_programs_one_socket, closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more,
+         one_user_takes_all, policy_that_can_t_be_read, handed_what_is_of_no_use, full_disk]

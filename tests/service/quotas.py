@@ -300,6 +300,21 @@ def named_peers():
         child.result()
 
 
+def ports_that_take_privilege():
+    """A connection from one has further subflows all the same, from ports that
+    the broker can have, which has no privilege but CAP_NET_ADMIN."""
+    with Broker() as broker, listening() as server, broker.client() as client, wire.mptcp() as sock:
+        sock.bind(("10.1.0.1", 700))
+        client.ask(wire.add("10.1.0.1", "10.2.0.1"), sock)
+        sock.connect(server.getsockname())
+        accepted = server.accept()[0]
+        sock.send(b"x")
+        until("two paths", lambda: subflows(sock) == 2)
+        assert client.errno(wire.opening(("10.2.0.1", 0), server.getsockname(), seconds=5), sock) == 0
+        assert client.errno(wire.opening(("10.2.0.1", 701), server.getsockname(), seconds=5), sock) == errno.EACCES
+        accepted.close()
+
+
 def shared_fates():
     """`fate-sharing`: the default where a program says nothing."""
     def user(path, expected):
@@ -410,4 +425,5 @@ def twenty_thousand_sockets():
 
 
 CASES = [so_many_sockets, grace, nothing_but_taken, closed_sockets_make_room, so_many_clients, so_many_requests,
-         which_addresses, server_lists, named_peers, shared_fates, what_is_not_registered, twenty_thousand_sockets]
+         which_addresses, server_lists, named_peers, ports_that_take_privilege, shared_fates,
+         what_is_not_registered, twenty_thousand_sockets]

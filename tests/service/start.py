@@ -3,6 +3,7 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import subprocess
@@ -10,7 +11,8 @@ import subprocess
 import mptcpapi
 
 import wire
-from lab import DAEMON, EVIL, Broker, as_user
+from lab import DAEMON, EVIL, Broker, Child, as_user, connected, until
+from life import alone, hold, trapped
 
 
 def refused(*options, status=1, words=""):
@@ -53,6 +55,69 @@ def one_broker_on_a_path():
         refused("--socket", path, words=path)
         with open(path) as file:
             assert file.read() == "x"
+
+
+def one_broker_for_a_journal():
+    """Another is refused, and says what to do; the journal goes with its broker,
+    however that ends, and is the same after it was written afresh."""
+    with Broker() as broker:
+        place = broker.directory
+        second = os.path.join(place, "second")
+        for _ in range(3):
+            refused("--socket", second, words="--state")
+            assert not os.path.exists(second) and broker.answers()
+        refused("--socket", os.path.join(os.path.dirname(place), "elsewhere"), "--state", place, words="another broker's")
+        os.mkdir(os.path.join(place, "state"))
+        with Broker(options=["--state", os.path.join(place, "state")], directory=place, name="third") as third:
+            assert third.answers() and broker.answers()
+        broker.kill()
+        broker.start()
+        refused("--socket", second, words="--state")
+        assert broker.stop() == 0
+        with Broker(directory=place, name="fourth"):
+            refused("--socket", broker.path, words="--state")
+        broker.start()
+
+
+def a_journal_of_the_undead():
+    """One that was killed while a socket keeps a thread of it, whose descriptors
+    stay open, keeps nobody from starting."""
+    def user(path, trap, ready):
+        sock = connected()[0]
+        held = hold(trap, [sock], 8)
+        with wire.Client(path) as client:
+            client.send(wire.request(1, wire.add("10.2.0.1")), [sock.fileno()])
+            os.write(ready, b".")
+            for each in held:
+                each.join()
+
+    def with_trap(path, ready):
+        trapped(lambda path, trap: user(path, trap, ready))(path)
+
+    lock = alone()
+    with Broker() as broker:
+        read, write = os.pipe()
+        child = Child(0, with_trap, broker.path, write)
+        os.read(read, 1)
+        until("a thread is kept", lambda: "holds a thread up" in broker.said())
+        broker.process.kill()
+        until("it is dead", lambda: read_state(broker.process.pid) == "Z")
+        with open(os.path.join(broker.directory, "journal"), "r+b") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                raise AssertionError("and all of it")
+            except BlockingIOError:
+                pass
+        with Broker(directory=broker.directory, name="second") as second:
+            assert second.answers() and read_state(broker.process.pid) == "Z"
+        child.wait()
+        broker.process.wait(10)
+    os.close(lock)
+
+
+def read_state(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(") ", 1)[1][0]
 
 
 def two_in_one_namespace():
@@ -128,4 +193,4 @@ def another_namespace():
             as_user(0, elsewhere, broker.path, uid, inherited)
 
 
-CASES = [one_broker_on_a_path, two_in_one_namespace, what_it_can_t_do_it_says, another_namespace]
+CASES = [one_broker_on_a_path, one_broker_for_a_journal, a_journal_of_the_undead, two_in_one_namespace, what_it_can_t_do_it_says, another_namespace]

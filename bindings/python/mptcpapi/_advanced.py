@@ -204,7 +204,7 @@ def open_subflow(
             if event.what == c.EventKind.SUBFLOW_UP:
                 return
             number = event.error or errno.ECONNREFUSED
-            raise OSError(number, f"the subflow was refused: {os.strerror(number)}")
+            raise OSError(number, f"the subflow was not made: {os.strerror(number)}")
 
 
 def close_subflow(sock: Socket, subflow: Union[Subflow, SubflowStats]) -> None:

@@ -129,6 +129,34 @@ def test_what_can_not_be_opened():
         assert local_hosts(client) == [A]
 
 
+def test_why_it_can_not_be_opened():
+    def words(number, local, remote=None):
+        with pytest.raises(OSError) as caught:
+            mptcpapi.open_subflow(client, local, remote, wait=True)
+        assert caught.value.errno == number
+        return caught.value.strerror
+
+    with connection([A, B]) as (client, accepted), tcp_socket() as other:
+        mptcpapi.set_path_policy(client, PathMode.MANUAL)
+        exchange(client, accepted)
+        other.bind((B, 0))
+        taken = other.getsockname()
+        client.settimeout(None)
+        said = words(errno.EADDRINUSE, taken)
+        assert f"from {B}:{taken[1]} to {SERVER}" in said and "the local port is taken" in said
+        if BROKER:  # which has no other capability than CAP_NET_ADMIN
+            assert "CAP_NET_BIND_SERVICE" in words(errno.EACCES, (B, 80))
+        else:
+            said = words(errno.ECONNREFUSED, B, (SERVER, 1))
+            assert f"from {B} to {SERVER}:1: " in said and "refused it" in said
+            said = words(errno.ENETUNREACH, B, ("192.0.2.1", 1))
+            assert f"from {B} to 192.0.2.1:1: there is no way there" in said
+        # By an event, which Python waits for where the socket has a timeout.
+        client.settimeout(10)
+        assert os.strerror(errno.EADDRINUSE) in words(errno.EADDRINUSE, taken)
+        assert local_hosts(client) == [A]
+
+
 def test_one_path_and_a_spare():
     with connection([A, B, C]) as (client, accepted):
         mptcpapi.set_profile(client, Profile.HANDOVER)

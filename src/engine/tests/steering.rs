@@ -107,16 +107,30 @@ fn an_open_waits_until_it_can_be_made_and_is_told_once() {
 
 #[test]
 fn an_open_that_fails_says_why_and_is_not_tried_again() {
-    for (fate, errno) in
-        [(Fate::Refuse, libc::ECONNREFUSED), (Fate::Unreachable, libc::ENETUNREACH), (Fate::PortTaken, 0)]
-    {
+    let cases = [
+        (Fate::Refuse, 0, libc::ECONNREFUSED, "from 10.2.0.1 to 10.9.0.1:80: the peer, or"),
+        (Fate::Unreachable, 0, libc::ENETUNREACH, "from 10.2.0.1 to 10.9.0.1:80: there is no way"),
+        (Fate::PortTaken, 0, 0, ""),
+        (Fate::PortForbidden, 0, 0, ""),
+        (Fate::PortTaken, 700, libc::EADDRINUSE, "from 10.2.0.1:700 to 10.9.0.1:80: the local port is taken"),
+        (
+            Fate::PortForbidden,
+            700,
+            libc::EACCES,
+            "from 10.2.0.1:700 to 10.9.0.1:80: the local port needs CAP_",
+        ),
+    ];
+    for (fate, port, errno, words) in cases {
         let mut world = world(&[policy(Mode::Manual, 0, 0)]);
         world.apply(&Op::Next(fate));
         let wait = Some(Time::from_secs(5));
-        world.request(Request::Open { local: Some(local(1)), remote: None, backup: false, wait });
+        let from = Some(addr::with_port(local(1), port));
+        world.request(Request::Open { local: from, remote: None, backup: false, wait });
         world.deliver();
         let answer = &world.answered[&world.requests];
         assert_eq!(answer.as_ref().map_or_else(Error::errno, |()| 0), errno, "{fate:?}");
+        let said = answer.as_ref().map_or_else(Error::to_string, |()| String::new());
+        assert!(said.contains(words), "{fate:?}: {said}");
         let before = joins(&world);
         world.apply(&Op::Wait(100_000));
         assert_eq!(joins(&world), before, "{fate:?}");

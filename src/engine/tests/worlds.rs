@@ -103,6 +103,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let some = || proptest::collection::vec(0..LOCALS, 1..3);
     let errnos = vec![
         libc::EADDRINUSE,
+        libc::EACCES,
         libc::EADDRNOTAVAIL,
         libc::ENETUNREACH,
         libc::ENODEV,
