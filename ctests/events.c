@@ -70,6 +70,20 @@ static void none(int evfd)
 	FAILS(EAGAIN, mptcp_nextevent(evfd, &e, sizeof e));
 }
 
+/* Whether it ends within 5 s; nothing is asked before the descriptor says so. */
+static int ended(int evfd)
+{
+	double end = t_now() + 5;
+	struct mptcp_event e;
+	int rc = -1;
+
+	while (rc < 0 && t_now() < end && readable(evfd, 5000))
+		rc = mptcp_nextevent(evfd, &e, sizeof e);
+	if (rc == 1)
+		fprintf(stderr, "event %#x instead of the end\n", e.what);
+	return !rc;
+}
+
 static const char *local(const struct mptcp_event *e)
 {
 	return show(&e->subflow.local, 0);
@@ -535,8 +549,111 @@ static void fallback(const struct fam *f)
 		CHECK_STR(show(&e.subflow.remote, 0), f->shown_server);
 		CHECK_INT(e.subflow.flags, MPTCP_SUBFLOW_INITIAL | MPTCP_SUBFLOW_FALLBACK);
 		REQUIRE(next_event(evfd, &e) == 0);
+		pair_close(&p);
+	} else {
+		none(evfd);
+		pair_close(&p);
+		REQUIRE(ended(evfd));
 	}
 	close(evfd);
+}
+
+/* Sockets that never have a connection of Multipath TCP: closed, they end what
+ * was asked about them, and only they do. */
+static void unconnected(const struct fam *f)
+{
+	struct pair tcp = pair_listen(f->server, IPPROTO_TCP), p;
+	struct mptcp_event e;
+	int still = fresh(f), evstill = subscribe(still, MPTCP_EV_ALL), fd, copy, evfd[6], i, before;
+	int filler, full = full_listener(f->server, &filler);
+	uint32_t id;
+
+	before = open_fds();
+	/* Nothing was done with it; the copy is closed last. */
+	fd = fresh(f);
+	evfd[0] = subscribe(fd, MPTCP_EV_ALL);
+	copy = dup(fd);
+	close(fd);
+	/* It is in a list. */
+	fd = fresh(f);
+	evfd[1] = subscribe(fd, MPTCP_EV_ALL | MPTCP_EV_CURRENT);
+	OK(add(fd, f->p1));
+	close(fd);
+	/* Nobody listens there. */
+	fd = fresh(f);
+	evfd[2] = subscribe(fd, MPTCP_EV_ALL);
+	CHECK(do_connect(fd, at(f->server, 1)) < 0 && errno == ECONNREFUSED);
+	none(evfd[2]);
+	close(fd);
+	/* Nobody answers. */
+	fd = fresh(f);
+	evfd[3] = subscribe(fd, MPTCP_EV_ALL);
+	nonblock(fd);
+	CHECK(do_connect(fd, at(f->server, sockport(full))) < 0 && errno == EINPROGRESS);
+	none(evfd[3]);
+	close(fd);
+	/* It has come to listen. */
+	fd = fresh(f);
+	evfd[4] = subscribe(fd, MPTCP_EV_ALL);
+	REQUIRE(!listen(fd, 1));
+	none(evfd[4]);
+	close(fd);
+	/* A peer of plain TCP. */
+	fd = fresh(f);
+	evfd[5] = subscribe(fd, MPTCP_EV_ALL);
+	pair_connect(&tcp, f->server, fd);
+	none(evfd[5]);
+	for (i = 1; i < 5; i++)
+		REQUIRE(ended(evfd[i]));
+	none(evfd[0]);
+	none(evfd[5]);
+	close(copy);
+	pair_close(&tcp);
+	REQUIRE(ended(evfd[0]));
+	REQUIRE(ended(evfd[5]));
+	for (i = 0; i < 6; i++) {
+		CHECK_INT(OK(mptcp_nextevent(evfd[i], &e, sizeof e)), 0);
+		CHECK(readable(evfd[i], 5000));
+		close(evfd[i]);
+	}
+	CHECK(open_fds() <= before + t_own_fds());
+	close(filler);
+	close(full);
+
+	/* It has been looked at, and is told of all the same. */
+	none(evstill);
+	p = pair_listen(f->server, IPPROTO_MPTCP);
+	pair_connect(&p, f->server, still);
+	id = connid(still);
+	CHECK_INT(EXPECT(evstill, MPTCP_EV_UP).connid, id);
+	pair_close(&p);
+	CHECK_INT(EXPECT(evstill, MPTCP_EV_DOWN).connid, id);
+	REQUIRE(ended(evstill));
+	close(evstill);
+}
+
+/* Connected and closed before anybody looks: nothing is missed silently. */
+static void quick(const struct fam *f)
+{
+	struct pair p = pair_listen(f->server, IPPROTO_MPTCP);
+	struct mptcp_event e;
+	int i, evfd;
+
+	for (i = 0; i < 8; i++) {
+		int fd = fresh(f);
+
+		evfd = subscribe(fd, MPTCP_EV_UP | MPTCP_EV_DOWN);
+		REQUIRE(!do_connect(fd, at(f->server, p.port)));
+		close(fd);
+		close(t_accept(p.l));
+		REQUIRE(next_event(evfd, &e) == 1);
+		if (e.what == MPTCP_EV_UP)
+			REQUIRE(next_event(evfd, &e) == 1 && e.what == MPTCP_EV_DOWN);
+		else
+			CHECK_INT(e.what, MPTCP_EV_OVERFLOW);
+		REQUIRE(next_event(evfd, &e) == 0);
+		close(evfd);
+	}
 	pair_close(&p);
 }
 
@@ -557,9 +674,11 @@ int main(void)
 		listener(&t_fams[i]);
 		everything(&t_fams[i]);
 		fallback(&t_fams[i]);
+		unconnected(&t_fams[i]);
 	}
 	if (t_control()) {
 		t_ctx = "";
+		quick(&t_fams[0]);
 		dispatched(&t_fams[0]);
 		overflow(&t_fams[0]);
 		loops(&t_fams[0]);

@@ -7,6 +7,8 @@ mod common;
 
 use common::{Hosts, run, until};
 use mptcpapi::events::{self, ALL, About, CURRENT, Event, Next, Origin, What};
+use mptcpapi::kernel::diag::Diag;
+use mptcpapi::kernel::sockopt;
 use mptcpapi::{
     Mode, PathPolicy, Setting, Usage, add, close_subflow, connect, connection_id, open_subflow, remove, set,
     socket, subflows,
@@ -76,6 +78,23 @@ fn expect(fd: &OwnedFd, what: What) -> Event {
 fn ends(event: &Event) -> (IpAddr, IpAddr) {
     let pair = event.subflow.unwrap();
     (pair.local.unwrap().ip(), pair.remote.ip())
+}
+
+/// Nothing more comes, and it ends within five seconds; nobody asks before it is
+/// readable.
+fn expect_end(fd: &OwnedFd) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        if !readable(fd, 1000) {
+            continue;
+        }
+        match events::next(fd).unwrap() {
+            Next::Event(event) => panic!("{event:?} in place of the end"),
+            Next::Nothing => {}
+            Next::End => return,
+        }
+    }
+    panic!("no end within 5 s");
 }
 
 /// A peer on the second host that echoes what it is sent, and keeps its
@@ -365,6 +384,75 @@ fn a_listener_tells_of_what_it_accepts() {
     told.recv().unwrap();
     add(&stream, vec![v4(2, 1)], Usage::default()).unwrap();
     server.join().unwrap();
+}
+
+/// Nothing tells when a socket is closed that has no connection of Multipath
+/// TCP: it is looked for.
+#[test]
+fn a_socket_that_is_closed_ends_what_was_asked_about_it() {
+    let _alone = alone();
+    let hosts = Hosts::new(1);
+    let (tell, told) = mpsc::channel();
+    let server = hosts.spawn(move || {
+        let plain = TcpListener::bind(v4(1, 2)).unwrap();
+        let other = listener(v4(1, 2));
+        tell.send((plain.local_addr().unwrap(), other.local_addr().unwrap())).unwrap();
+        (plain.accept().unwrap(), other.accept().unwrap())
+    });
+    let (plain, other) = told.recv().unwrap();
+    let about = |socket: &OwnedFd| events::subscribe(About::Socket(socket.as_fd()), ALL).unwrap();
+    let nothing = |fd: &OwnedFd| assert_eq!(events::next(fd), Ok(Next::Nothing));
+    let [waiting, fresh_one, listed, refused, fallen] = [0; 5].map(|_| fresh());
+    let [waits, never, ours, failed, fell] = [&waiting, &fresh_one, &listed, &refused, &fallen].map(about);
+    // Several ask the same.
+    let again = about(&fallen);
+    add(&listed, vec![v4(1, 1)], Usage::default()).unwrap();
+    let nobody: SocketAddr = (ip(1, 2), 1).into();
+    let connecting = socket2::SockRef::from(&refused).connect(&nobody.into());
+    assert_eq!(connecting.map_err(|e| e.raw_os_error()), Err(Some(libc::ECONNREFUSED)));
+    socket2::SockRef::from(&fallen).connect(&plain.into()).unwrap();
+    let copy = fallen.try_clone().unwrap();
+    drop((fresh_one, listed, refused, fallen));
+    for fd in [&never, &ours, &failed] {
+        expect_end(fd);
+        assert!(readable(fd, 0) && events::next(fd) == Ok(Next::End));
+    }
+    nothing(&fell);
+    drop(copy);
+    expect_end(&fell);
+    expect_end(&again);
+    // One that was passed over is told of all the same.
+    nothing(&waits);
+    let id = connect(&waiting, &[other]).unwrap();
+    assert_eq!(expect(&waits, What::Up).connection, id);
+    drop(waiting);
+    assert_eq!(expect(&waits, What::Down).connection, id);
+    expect_end(&waits);
+    server.join().unwrap();
+}
+
+/// It can end before anybody could see whose a connection was.
+#[test]
+fn a_connection_that_is_over_before_it_is_looked_at_is_not_passed_over() {
+    let _alone = alone();
+    let hosts = Hosts::new(1);
+    let (tell, told) = mpsc::channel();
+    let server = hosts.spawn(move || {
+        let listener = listener(v4(1, 2));
+        tell.send(listener.local_addr().unwrap()).unwrap();
+        drop(listener.accept().unwrap());
+    });
+    let client = fresh();
+    let evfd = events::subscribe(About::Socket(client.as_fd()), ALL).unwrap();
+    socket2::SockRef::from(&client).connect(&told.recv().unwrap().into()).unwrap();
+    // A question to the library would have it look.
+    let id = sockopt::info(client.as_fd()).unwrap().token;
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    server.join().unwrap();
+    until("the connection is gone", || matches!(Diag::open().unwrap().connection(id), Ok(None)));
+    expect(&evfd, What::Overflow);
+    expect_end(&evfd);
 }
 
 /// Of all that is known here, and of nothing else.

@@ -445,13 +445,14 @@ impl Broker {
                 (Some(pending), _) => Some(pending.key),
                 (None, Lane::Socket(key)) => Some(key),
                 (None, Lane::Connection(token)) => self.manager.engine().by_token(token).map(|c| c.key),
-                (None, Lane::Namespace) => None,
+                (None, Lane::Rolls(_) | Lane::Namespace) => None,
             };
             let socket = key.map(|key| key.cookie);
             let owner = socket.and_then(|cookie| self.owners.get(&cookie)).map(|owner| owner.uid);
             let user = match (pending, job.lane) {
                 (Some(pending), _) => pending.uid,
                 (None, Lane::Connection(token)) => owner.unwrap_or_else(|| self.user_behind(token)),
+                (None, Lane::Rolls(user)) => user,
                 (None, _) => owner.unwrap_or(NOBODY),
             };
             let queue = if job.work.is_look() { &mut self.chores } else { &mut self.tasks };
@@ -1036,7 +1037,8 @@ impl Broker {
         let listens = sockopt::get_int(fd.as_fd(), libc::SOL_SOCKET, libc::SO_ACCEPTCONN) == Ok(1);
         let who = Who { uid, pid: client.pid };
         self.subscriptions.add(id, &client.fd, who, Some(key), listens, tag, events)?;
-        Ok(Call::Subscribe { id, current: events & events::CURRENT != 0 })
+        let roll = self.manager.roll(uid);
+        Ok(Call::Subscribe { id, current: events & events::CURRENT != 0, roll })
     }
 
     /// A client is to be told of all that its process has made known.

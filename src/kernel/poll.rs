@@ -142,12 +142,31 @@ pub fn epolls() -> Option<Vec<(RawFd, Vec<u64>)>> {
 
 /// What an epoll descriptor knows those it watches under.
 pub fn numbers(fd: RawFd) -> Option<Vec<u64>> {
+    Some(known(fd)?.into_iter().map(|known| known.number).collect())
+}
+
+/// A file that an epoll descriptor watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// What it is known under.
+    pub number: u64,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// Those that an epoll descriptor watches, at one moment. One whose last
+/// descriptor was closed, in whatever process that was, is not among them.
+pub fn known(fd: RawFd) -> Option<Vec<Known>> {
     let text = std::fs::read_to_string(format!("/proc/thread-self/fdinfo/{fd}")).ok()?;
-    let number = |line: &str| {
-        let rest = line.strip_prefix("tfd:")?.split("data:").nth(1)?;
+    let field = |line: &str, name: &str| {
+        let rest = line.split(name).nth(1)?;
         u64::from_str_radix(rest.split_whitespace().next()?, 16).ok()
     };
-    Some(text.lines().filter_map(number).collect())
+    let known = |line: &str| {
+        let line = line.strip_prefix("tfd:")?;
+        Some(Known { number: field(line, "data:")?, inode: field(line, "ino:")? })
+    };
+    Some(text.lines().filter_map(known).collect())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!
 //! Both halves run in a pair of [`Hands`]: they take the socket's lock.
 
+use super::rolls::Roll;
 use super::subscribers::{self, Shown, SubscriberId};
 use super::{Control, Hands, Prepared, Start};
 use crate::addr::{self, LIST_MAX};
@@ -14,9 +15,10 @@ use crate::kernel::{route, sockopt};
 use crate::stream::{Socket, Stage, is_up};
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 /// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Call {
     /// What the engine decides about. The entries of an ADD have passed
     /// [`crate::addr::checked`]; a subflow to be closed or pinned is one that
@@ -42,6 +44,8 @@ pub enum Call {
         id: SubscriberId,
         /// Of what is there as well.
         current: bool,
+        /// For a socket that is not connected: [`super::Manager::roll`].
+        roll: Arc<Roll>,
     },
 }
 
@@ -314,7 +318,9 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
             };
             sight.control = if ours { Control::Connection } else { Control::Kernel };
         }
-        Call::Subscribe { .. } => sight.shown = Some(show(hands, &socket, asked.key, stage, token)?),
+        Call::Subscribe { roll, .. } => {
+            sight.shown = Some(show(hands, &socket, asked.key, stage, token, roll)?);
+        }
         Call::Facts | Call::Settings => {}
         Call::Ask(Request::Set(_)) => match stage {
             Stage::Ended => return Err(socket.not_connected()),
@@ -374,12 +380,26 @@ pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<S
 }
 
 /// What there is for somebody who asks about a socket.
-fn show(hands: &mut Hands, socket: &Socket<'_>, key: Key, stage: Stage, token: u32) -> Result<Shown> {
+fn show(
+    hands: &mut Hands,
+    socket: &Socket<'_>,
+    key: Key,
+    stage: Stage,
+    token: u32,
+    roll: &Arc<Roll>,
+) -> Result<Shown> {
     match stage {
         Stage::Ended => Err(socket.not_connected()),
         Stage::Unconnected | Stage::Connecting => {
             if socket.mptcp {
-                Ok(Shown::Waiting)
+                let entering = |errno| match errno {
+                    Errno(libc::EDQUOT) => {
+                        Error::new(errno.0, "too many sockets are asked about before they connect")
+                    }
+                    _ => Error::kernel(errno, "watching whether the socket is closed"),
+                };
+                roll.enter(socket.fd, key).map_err(entering)?;
+                Ok(Shown::Waiting(Arc::clone(roll)))
             } else {
                 Err(socket.no_mptcp())
             }

@@ -7,6 +7,7 @@
 //! several, each in a thread that it can do without.
 
 use super::call::{Asked, Seen, Settled, Switched};
+use super::rolls::Roll;
 use super::subscribers::{self, Condition};
 use super::{Prepared, fault, no_privilege, refused, scoped};
 use crate::addr;
@@ -18,11 +19,12 @@ use crate::kernel::diag::{Diag, Record, TcpFacts};
 use crate::kernel::latch::{Fault, Latch};
 use crate::kernel::netlink::Refusal;
 use crate::kernel::sockopt::Listed;
-use crate::kernel::{pm, route, sockopt, uapi};
+use crate::kernel::{pm, process, route, sockopt, uapi};
 use crate::quick::Map;
 use crate::stream::is_up;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Names a call of an application while it is under way.
 pub type CallId = u64;
@@ -34,6 +36,8 @@ pub enum Lane {
     Socket(Key),
     /// Commands to one connection, by its token.
     Connection(u32),
+    /// A user's rolls.
+    Rolls(u32),
     /// What concerns the whole namespace.
     Namespace,
 }
@@ -86,6 +90,13 @@ pub enum Work {
         /// [`Event::Created`] of it.
         event: Event,
     },
+    /// See which sockets of a user's rolls are closed.
+    Rolls {
+        /// Whose.
+        user: u32,
+        /// All of them.
+        rolls: Vec<Arc<Roll>>,
+    },
     /// See whether a connection is there, and is one of Multipath TCP.
     Check {
         /// Its token.
@@ -113,7 +124,12 @@ impl Work {
     pub fn is_look(&self) -> bool {
         matches!(
             self,
-            Self::Watch(_) | Self::Survey | Self::Look(_) | Self::Identify { .. } | Self::Check { .. }
+            Self::Watch(_)
+                | Self::Survey
+                | Self::Look(_)
+                | Self::Identify { .. }
+                | Self::Rolls { .. }
+                | Self::Check { .. }
         )
     }
 }
@@ -186,6 +202,13 @@ pub enum Found {
         event: Event,
         /// Its subflows.
         pairs: Vec<Listed>,
+    },
+    /// Sockets of a user's rolls are closed.
+    Closed {
+        /// Whose.
+        user: u32,
+        /// They.
+        keys: Vec<Key>,
     },
     /// What a check has shown.
     Checked {
@@ -316,6 +339,11 @@ impl Hands {
                 Found::Events(commands.iter().filter_map(|command| self.watch(command)).collect())
             }
             Work::Survey => Found::Census(self.survey()),
+            Work::Rolls { user, rolls } => {
+                let open = || if self.wary { None } else { process::open_sockets() };
+                let keys = rolls.iter().flat_map(|roll| roll.take_closed(open)).collect();
+                Found::Closed { user, keys }
+            }
             Work::Check { token, key } => match self.diag.condition(token) {
                 Ok(Some((record, flags))) if record.cookie == key.cookie => {
                     let condition = if flags & uapi::INFO_FALLBACK != 0 {

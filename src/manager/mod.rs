@@ -8,10 +8,12 @@
 
 mod call;
 mod hands;
+mod rolls;
 mod subscribers;
 
 pub use call::{Answer, Call, Facts, Leave, Servers};
 pub use hands::{CallId, Found, Hands, Job, Lane, Work};
+pub use rolls::Roll;
 pub use subscribers::{SubscriberId, Tiding, Told};
 
 use crate::addr;
@@ -29,9 +31,11 @@ use crate::quick::{Map, Set};
 use crate::stream::{Stage, is_up};
 use call::{Asked, Settled, Sight};
 use hands::{Census, Look};
+use rolls::Rolls;
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use subscribers::Subscribers;
 
 /// Who decides about a socket's paths.
@@ -160,6 +164,7 @@ pub struct Manager {
     /// that is told of.
     connected: Option<(Key, u32)>,
     subscribers: Subscribers,
+    rolls: Rolls,
     service: Service,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
@@ -217,6 +222,7 @@ impl Manager {
             fresh: Set::default(),
             connected: None,
             subscribers: Subscribers::default(),
+            rolls: Rolls::default(),
             service: Service::Claimed,
             held: None,
         })
@@ -308,7 +314,8 @@ impl Manager {
         let survey = (self.unsure && !self.surveying).then_some(self.survey_at);
         let joins = (!self.joins.is_empty()).then_some(self.joins_checked.saturating_add(JOINS_PAUSE));
         let looks = self.subscribers.next_timeout();
-        [survey, joins, looks, self.engine.next_timeout()].into_iter().flatten().min()
+        let rolls = self.rolls.next_timeout();
+        [survey, joins, looks, rolls, self.engine.next_timeout()].into_iter().flatten().min()
     }
 
     /// Reads what happened and decides.
@@ -348,6 +355,9 @@ impl Manager {
                 self.submit(Lane::Connection(token), Todo::Work(Work::Check { token, key }));
             }
         }
+        for (user, rolls) in self.rolls.due(now) {
+            self.submit(Lane::Rolls(user), Todo::Work(Work::Rolls { user, rolls }));
+        }
         if self.unsure && !self.surveying && self.survey_at <= now {
             (self.unsure, self.surveying) = (false, true);
             self.survey_at = now.saturating_add(SURVEY_PAUSE);
@@ -375,7 +385,7 @@ impl Manager {
             backup: None,
         };
         let key = match event {
-            pm::Event::Created { token, .. } => self.awaited(token),
+            pm::Event::Created { token, server, .. } => self.awaited(token, server),
             _ => None,
         };
         self.subscribers.heard(&event, key, &self.engine, Self::now());
@@ -455,7 +465,7 @@ impl Manager {
 
     /// The socket behind a new token, if it can be one of ours, or one that
     /// somebody asks about.
-    fn awaited(&mut self, token: u32) -> Option<Key> {
+    fn awaited(&mut self, token: u32, server: bool) -> Option<Key> {
         if self.engine.waiting() == 0 && !self.subscribers.awaits() {
             return None;
         }
@@ -465,7 +475,12 @@ impl Manager {
                 key
             }
             None => {
-                let record = self.diag.connection(token).ok()??;
+                let Ok(Some(record)) = self.diag.connection(token) else {
+                    if !server {
+                        self.subscribers.missed();
+                    }
+                    return None;
+                };
                 Key { cookie: record.cookie, inode: record.inode }
             }
         };
@@ -628,6 +643,16 @@ impl Manager {
                 }
             }
             Found::Unheld => self.held = None,
+            Found::Closed { user, keys } => {
+                self.rolls.looked(user, Self::now());
+                if !keys.is_empty() {
+                    // What has connected before is told of in any case.
+                    self.step();
+                }
+                for key in keys {
+                    self.subscribers.closed(&key, Self::now());
+                }
+            }
             Found::Checked { token, key, condition } => {
                 self.subscribers.checked(token, key, condition, Self::now());
             }
@@ -778,7 +803,7 @@ impl Manager {
                 self.finish(id, Ok(Answer::Settings(settings)));
             }
             Call::Control => self.finish(id, Ok(Answer::Control(sight.control))),
-            Call::Subscribe { id: subscriber, current } => {
+            Call::Subscribe { id: subscriber, current, .. } => {
                 if let Some(shown) = sight.shown {
                     self.subscribers.arrived(subscriber, shown, current, &self.engine, Self::now());
                 }
@@ -1110,6 +1135,12 @@ impl Manager {
         self.engine.keep_incidents(true);
     }
 
+    /// For [`Call::Subscribe`]: where it is noted whether a socket is closed.
+    /// Users wait for nobody's but their own.
+    pub fn roll(&mut self, user: u32) -> Arc<Roll> {
+        self.rolls.roll(user, Self::now())
+    }
+
     /// Somebody is to be told no more.
     pub fn unsubscribe(&mut self, id: SubscriberId) {
         self.subscribers.remove(id);
@@ -1164,9 +1195,7 @@ impl Manager {
     /// Forgets unconnected sockets that are closed, which no event tells of:
     /// `open` gives the inodes of those that are not.
     pub fn sweep(&mut self, open: impl FnOnce() -> Option<HashSet<u64>>) {
-        let known = |manager: &Self| {
-            manager.engine.waiting().max(manager.prepared.len()).max(manager.subscribers.waiting())
-        };
+        let known = |manager: &Self| manager.engine.waiting().max(manager.prepared.len());
         if known(self) < self.sweep_at {
             return;
         }
@@ -1185,7 +1214,6 @@ impl Manager {
         }
         let engine = &self.engine;
         self.prepared.retain(|key, _| open.contains(&key.inode) || engine.by_key(key).is_some());
-        self.subscribers.sweep(&open);
         self.sweep_at = 64 + 2 * known(self);
     }
 }

@@ -5,21 +5,23 @@
 //! This watches connections that the engine has nothing to do with as well:
 //! whoever asks about a connection is told of it, whoever manages its paths.
 
+use super::rolls::Roll;
 use crate::addr;
 use crate::engine::{Connection, Engine, Incident, Key, Phase, State, Subflow, Time};
 use crate::events::{Event, Origin, Pair, What};
 use crate::kernel::pm;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Names a subscription; chosen by the owner.
 pub type SubscriberId = u64;
 
 /// A socket as it was found when somebody asked about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Shown {
-    /// Not connected yet.
-    Waiting,
+    /// Not connected yet; and the roll that it is on.
+    Waiting(Arc<Roll>),
     /// Listening; and the connections that wait to be accepted.
     Listening(Vec<Found>),
     /// Connected.
@@ -70,7 +72,8 @@ pub enum Told {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    Socket(Key),
+    /// The socket, and how many connections had been missed by then.
+    Socket(Key, u64),
     Listener(u64),
     Connection(u32),
     All,
@@ -118,8 +121,10 @@ const EXPECTED: usize = 1024;
 pub struct Subscribers {
     targets: HashMap<SubscriberId, Target>,
     connections: HashMap<u32, Watched>,
-    /// By cookie; each with its inode.
-    sockets: HashMap<u64, Vec<(u64, SubscriberId)>>,
+    /// Sockets not connected, by cookie; each with its inode and its roll.
+    sockets: HashMap<u64, Vec<(u64, SubscriberId, Arc<Roll>)>>,
+    /// Connections that had ended before it could be seen whose they were.
+    missed: u64,
     listeners: HashMap<u64, Vec<SubscriberId>>,
     /// Listeners that are closed, with connections that are not.
     closed: HashSet<SubscriberId>,
@@ -157,11 +162,6 @@ impl Subscribers {
     /// One who asked about this connection's socket.
     pub fn of(&self, token: u32) -> Option<SubscriberId> {
         self.connections.get(&token)?.to.first().copied()
-    }
-
-    /// How many sockets are not connected yet.
-    pub fn waiting(&self) -> usize {
-        self.sockets.len()
     }
 
     /// Whether a new connection may concern anybody.
@@ -210,9 +210,9 @@ impl Subscribers {
         let Some((from, key)) = self.came(id) else { return };
         let mut fresh = Vec::new();
         match shown {
-            Shown::Waiting => {
-                self.targets.insert(id, Target::Socket(key));
-                self.sockets.entry(key.cookie).or_default().push((key.inode, id));
+            Shown::Waiting(roll) => {
+                self.targets.insert(id, Target::Socket(key, self.missed));
+                self.sockets.entry(key.cookie).or_default().push((key.inode, id, roll));
             }
             Shown::Listening(found) => {
                 self.targets.insert(id, Target::Listener(key.cookie));
@@ -322,7 +322,9 @@ impl Subscribers {
         self.closed.remove(&id);
         match self.targets.remove(&id) {
             None => {}
-            Some(Target::Socket(key)) => drop_from(&mut self.sockets, key.cookie, |(_, known)| *known == id),
+            Some(Target::Socket(key, _)) => {
+                drop_from(&mut self.sockets, key.cookie, |(_, known, _)| *known == id)
+            }
             Some(Target::All) => {
                 self.all -= 1;
                 if self.all == 0 {
@@ -534,19 +536,12 @@ impl Subscribers {
         if server {
             to.extend(self.listeners.get(&key.cookie).into_iter().flatten());
         } else {
-            to.extend(
-                self.sockets
-                    .get(&key.cookie)
-                    .into_iter()
-                    .flatten()
-                    .filter(|(inode, _)| *inode == key.inode)
-                    .map(|(_, id)| *id),
-            );
+            to.extend(self.waiting_for(&key));
         }
         if self.connections.get(&token).is_some_and(|known| known.key == key && known.initial == initial) {
             return;
         }
-        let expected = self.expected.get(&key.cookie).filter(|(inode, _)| *inode == key.inode && !server);
+        let expected = self.expected.get(&key.cookie).filter(|(inode, _)| is(*inode, &key) && !server);
         let whose = expected.map(|(_, whose)| *whose);
         if whose.is_some() {
             self.expected.remove(&key.cookie);
@@ -556,7 +551,7 @@ impl Subscribers {
             return;
         }
         if !server {
-            drop_from(&mut self.sockets, key.cookie, |(_, id)| to.contains(id));
+            drop_from(&mut self.sockets, key.cookie, |(_, id, _)| to.contains(id));
             for id in &to {
                 self.targets.insert(*id, Target::Connection(token));
             }
@@ -637,18 +632,22 @@ impl Subscribers {
 
     /// Whether somebody waits for this socket's connection.
     pub fn waits_for(&self, key: &Key) -> bool {
-        self.sockets.get(&key.cookie).into_iter().flatten().any(|(inode, _)| *inode == key.inode)
+        self.waiting_for(key).next().is_some()
+    }
+
+    /// Who does.
+    fn waiting_for(&self, key: &Key) -> impl Iterator<Item = SubscriberId> {
+        let waiting = self.sockets.get(&key.cookie).into_iter().flatten();
+        waiting.filter(move |(inode, ..)| is(*inode, key)).map(|(_, id, _)| *id)
     }
 
     /// A connection that the application has made itself is plain TCP.
     pub fn is_plain(&mut self, key: Key, ends: (SocketAddr, SocketAddr), now: Time) {
-        let Some(waiting) = self.sockets.get(&key.cookie) else { return };
-        let to: Vec<SubscriberId> =
-            waiting.iter().filter(|(inode, _)| *inode == key.inode).map(|(_, id)| *id).collect();
+        let to: Vec<SubscriberId> = self.waiting_for(&key).collect();
         if to.is_empty() {
             return;
         }
-        drop_from(&mut self.sockets, key.cookie, |(_, id)| to.contains(id));
+        drop_from(&mut self.sockets, key.cookie, |(_, id, _)| to.contains(id));
         for id in &to {
             self.targets.remove(id);
         }
@@ -725,16 +724,23 @@ impl Subscribers {
         }
     }
 
-    /// Sockets with these inodes are open, and no others: those that were not
-    /// connected have ended.
-    pub fn sweep(&mut self, open: &HashSet<u64>) {
-        let mut gone = Vec::new();
-        for waiting in self.sockets.values() {
-            let closed = waiting.iter().filter(|(inode, _)| !open.contains(inode));
-            gone.extend(closed.map(|(_, id)| *id));
-        }
-        for id in gone {
+    /// A connection has come and gone, and nobody knows whose it was.
+    pub fn missed(&mut self) {
+        self.missed += 1;
+    }
+
+    /// A socket is closed. Where it was not connected, nothing will follow. It
+    /// may have been, though, in one of the connections that were missed.
+    pub fn closed(&mut self, key: &Key, now: Time) {
+        let ended: Vec<SubscriberId> = self.waiting_for(key).collect();
+        for id in ended {
+            let missed = self.missed;
+            let unsure =
+                matches!(self.targets.get(&id), Some(Target::Socket(_, before)) if *before != missed);
             self.remove(id);
+            if unsure {
+                self.tell(vec![id], Told::Doubt(now));
+            }
             self.tell(vec![id], Told::End);
         }
     }
@@ -820,6 +826,12 @@ fn up(token: u32, initial: (SocketAddr, SocketAddr), server: bool, now: Time) ->
     let pair = Pair { local: Some(local), initial: true, ..Pair::remote(remote) };
     let origin = if server { Origin::Peer } else { Origin::App };
     Event { origin, subflow: Some(pair), ..Event::new(What::Up, token, now) }
+}
+
+/// Whether a client's socket with this inode is the one: once it is closed, the
+/// kernel knows its cookie only.
+fn is(inode: u64, key: &Key) -> bool {
+    inode == key.inode || key.inode == 0
 }
 
 fn drop_from<T>(map: &mut HashMap<u64, Vec<T>>, at: u64, gone: impl Fn(&T) -> bool) {

@@ -87,9 +87,8 @@ impl Namespace {
 
     fn step(&mut self) {
         self.manager.step();
-        self.work(None);
         self.manager.sweep(process::open_sockets);
-        self.set_timer();
+        self.work(None);
     }
 
     fn set_timer(&mut self) {
@@ -107,9 +106,8 @@ impl Namespace {
         if self.manager.has_jobs() && !self.hands.commands_intact() {
             self.renew()?;
         }
-        self.work(None);
         self.manager.sweep(process::open_sockets);
-        self.set_timer();
+        self.work(None);
         Ok(())
     }
 
@@ -132,6 +130,7 @@ impl Namespace {
             self.ended.insert(id, result);
         }
         self.deliver();
+        self.set_timer();
     }
 
     /// Gives what there is to tell to those who asked.
@@ -193,13 +192,16 @@ impl Namespace {
                 self.deliver();
                 Ok(())
             }
-            Some((fd, key, _)) => match self.call(key, Call::Subscribe { id, current }, fd) {
-                Ok(result) => result.map(drop),
-                Err(call) => {
-                    self.manager.abandon(call);
-                    Err(Error::new(libc::ENOTRECOVERABLE, "the subscription was never answered"))
+            Some((fd, key, _)) => {
+                let roll = self.manager.roll(0);
+                match self.call(key, Call::Subscribe { id, current, roll }, fd) {
+                    Ok(result) => result.map(drop),
+                    Err(call) => {
+                        self.manager.abandon(call);
+                        Err(Error::new(libc::ENOTRECOVERABLE, "the subscription was never answered"))
+                    }
                 }
-            },
+            }
         };
         if begun.is_err() {
             self.subscriptions.remove(&id);

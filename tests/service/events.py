@@ -278,5 +278,145 @@ def many_hear_of_their_own():
         assert total == 2 * connections * 4 * 5
 
 
-CASES = [a_broker_that_is_killed, what_is_opened_and_closed_by_hand, nobody_hears_of_others, one_who_does_not_read,
+# ---- sockets that are not connected -------------------------------------------------
+
+def ended(events, seconds=10):
+    """How long it takes until nothing follows, and nothing came; its
+    descriptor tells."""
+    began, poll = time.monotonic(), select.poll()
+    poll.register(events, select.POLLIN)
+    while True:
+        left = began + seconds - time.monotonic()
+        assert poll.poll(max(0, 1000 * left)), f"no end within {seconds} s"
+        try:
+            event = events.read()
+        except BlockingIOError:
+            continue
+        assert event is None, event
+        return time.monotonic() - began
+
+
+def keeps(pipe, sock):
+    os.read(pipe, 1)
+    sock.close()
+    return True
+
+
+def closes_late(path):
+    """Whoever has it last closes it: another process, or nobody while it is
+    under way."""
+    backed(path)
+    read, write = os.pipe()
+    held, sent = mptcpapi.mptcp_socket(), mptcpapi.mptcp_socket()
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    last = Child(os.getuid(), keeps, read, held)
+    with mptcpapi.Events(held) as of_held, mptcpapi.Events(sent) as of_sent, mptcpapi.mptcp_socket() as closed:
+        socket.send_fds(one, [b"x"], [sent.fileno()])
+        held.close()
+        sent.close()
+        # Looked at later than those.
+        with mptcpapi.Events(closed) as of_closed:
+            closed.close()
+            ended(of_closed)
+        for events in of_held, of_sent:
+            try:
+                raise AssertionError(events.read())
+            except BlockingIOError:
+                pass
+        os.write(write, b".")
+        assert last.wait()
+        ended(of_held)
+        for fd in socket.recv_fds(other, 1, 1)[1]:
+            os.close(fd)
+        ended(of_sent)
+    return True
+
+
+def the_last_to_close_a_socket_ends_it():
+    with Broker(POLICY) as broker, broker.unchanged():
+        assert as_user(GOOD, closes_late, broker.path)
+
+
+def in_vain(path, count):
+    """Asks about many sockets that are never connected, or not for long, in
+    all the ways that there are."""
+    backed(path)
+    server, plain = listening(), socket.create_server((PATHS[0], 0), backlog=4096)
+    kept, accepted, longest = [], [], 0
+    for number in range(count):
+        sock = mptcpapi.mptcp_socket()
+        events = mptcpapi.Events(sock)
+        if number % 8 == 0:
+            kept.append((sock, events))
+        elif number % 8 == 1:
+            sock.connect(plain.getsockname())
+            accepted.append(plain.accept()[0])
+            kept.append((sock, events))
+        elif number % 8 == 2:
+            # Nobody waits for it, and it stays where it was noted.
+            events.close()
+            accepted.append(sock)
+        elif number % 8 == 3:
+            sock.connect(server.getsockname())
+            accepted += [sock, server.accept()[0]]
+            events.close()
+        else:
+            sock.close()
+            events.close()
+    for sock, events in kept:
+        try:
+            raise AssertionError(events.read())
+        except BlockingIOError:
+            sock.close()
+    for _, events in kept:
+        longest = max(longest, ended(events))
+        events.close()
+    for sock in accepted:
+        sock.close()
+    return longest
+
+
+def many_who_wait_in_vain():
+    count = 8000 if MUCH else 2000
+    with Broker(POLICY) as broker, broker.unchanged(), watched(broker):
+        children = [Child(uid, in_vain, broker.path, count) for uid in (EVIL, EVIL + 1)]
+        longest = max(child.wait(80) for child in children)
+        print(f"      {count} sockets for each of two users, the last known to be closed after {longest:.2f} s",
+              flush=True)
+
+
+def waits(path, count, ready, ending):
+    backed(path)
+    socks = [mptcpapi.mptcp_socket() for _ in range(count)]
+    events = [mptcpapi.Events(sock) for sock in socks]
+    os.write(ready, b".")
+    told_to_end(ending, 60)
+    for sock in socks:
+        sock.close()
+    return max(ended(one) for one in events)
+
+
+def waiting_costs_little():
+    """Looks at many sockets, and none at all where there are none to look at."""
+    count, seconds = 4000, 4
+    with Broker(POLICY) as broker, broker.unchanged():
+        time.sleep(1)
+        before = broker.worked()
+        time.sleep(seconds)
+        idle = broker.worked() - before
+        read, write = os.pipe()
+        child = Child(GOOD, waits, broker.path, count, write)
+        os.close(write)
+        assert os.read(read, 1), "it has failed"
+        before = broker.worked()
+        time.sleep(seconds)
+        busy = broker.worked() - before
+        longest = child.result()
+        print(f"      {idle / seconds:.2f} ms a second without, {busy / seconds:.1f} ms with {count} waiting; ended "
+              f"within {longest:.2f} s", flush=True)
+        assert idle / seconds < 5 and busy / seconds < 100
+
+
+CASES = [a_broker_that_is_killed, what_is_opened_and_closed_by_hand, the_last_to_close_a_socket_ends_it,
+         many_who_wait_in_vain, waiting_costs_little, nobody_hears_of_others, one_who_does_not_read,
          many_hear_of_their_own]
