@@ -112,7 +112,7 @@ install: lib daemon
 # What building and testing needs, as Debian names it. Nothing is installed
 # where all of it is there, or where we are not root.
 DEPS := gcc g++ make pkg-config iproute2 iputils-ping nftables util-linux strace valgrind \
-	python3 python3-pytest golang-go man-db groff mandoc linux-libc-dev libc6-dev procps
+	python3 python3-pytest mypy golang-go man-db groff mandoc linux-libc-dev libc6-dev procps
 
 deps:
 	@missing=; for p in $(DEPS); do \

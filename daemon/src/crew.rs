@@ -66,6 +66,7 @@ pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), Str
     }
     drop(broker);
     watch(&ship);
+    ship.warden.stop();
     ship.lock().stop();
     Ok(())
 }

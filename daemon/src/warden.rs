@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Closes the path manager's switch after a millisecond, whatever keeps the
-//! thread that opened it.
+//! thread that opened it, and at the end, whatever threads are about to do.
 
-use mptcpapi::kernel::latch::{Undo, Warden};
+use mptcpapi::KernelResult;
+use mptcpapi::kernel::latch::{Fault, Undo, Warden};
 use mptcpapi::manager::Manager;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -28,6 +29,8 @@ pub struct Timer {
 struct State {
     open: Option<(Duration, Undo)>,
     running: bool,
+    /// No window is to be opened any more.
+    over: bool,
 }
 
 impl AsFd for Timer {
@@ -66,22 +69,41 @@ impl Timer {
             return false;
         }
         // With the lock held: whoever opened it must not think it still is.
-        late.undo();
+        let _ = late.undo();
         true
+    }
+
+    /// Closes what is open, for good: the process is about to end, wherever its
+    /// threads are.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.over = true;
+        if let Some((_, undo)) = state.open.take() {
+            let _ = undo.undo();
+        }
     }
 }
 
 impl Warden for Timer {
-    fn opened(&self, undo: Undo) {
+    fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault> {
+        // With the lock held: there is no moment in which a window is open and
+        // nobody would close it.
         let mut state = self.lock();
+        if state.over {
+            return Err(Fault::Cut);
+        }
+        open().map_err(Fault::ReadOnly)?;
         state.open = Some((Manager::now().saturating_add(LONGEST), undo));
         if !state.running {
             self.set(&mut state, LONGEST);
         }
+        Ok(())
     }
 
-    fn closed(&self) -> bool {
-        self.lock().open.take().is_some()
+    fn close(&self) -> Result<(), Fault> {
+        let mut state = self.lock();
+        let (_, undo) = state.open.take().ok_or(Fault::Cut)?;
+        undo.restore()
     }
 
     fn name(&self) -> u16 {

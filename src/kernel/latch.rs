@@ -54,11 +54,11 @@ pub enum Fault {
 /// Sees to it that no window stays open: what happens in one can wait for a
 /// socket's lock without end.
 pub trait Warden: std::fmt::Debug + Send + Sync {
-    /// A window is open; [`Undo::undo`] is to be called soon, unless it is
-    /// closed before.
-    fn opened(&self, undo: Undo);
-    /// It is to be closed; false: that was done.
-    fn closed(&self) -> bool;
+    /// Opens a window by `open`. [`Undo::undo`] is to be called soon, unless it
+    /// is closed before. Cut: there are to be no more windows.
+    fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault>;
+    /// Closes it, by [`Undo::restore`]. Cut: that was done.
+    fn close(&self) -> Result<(), Fault>;
     /// Whose namespaces are that [`Latch::hold`] has put in userspace mode.
     fn name(&self) -> u16;
 }
@@ -74,15 +74,30 @@ pub struct Undo {
 }
 
 impl Undo {
-    /// Gives the namespace its value back, and the lock.
-    pub fn undo(self) {
-        if let Some(original) = self.original
-            && self.sysctl.write_at(original.text(), 0).is_ok()
-        {
-            // Else the record stays: whoever takes the lock next repairs.
-            let _ = self.lock.write_all_at(&[0; PLACE], self.place);
-        }
+    /// Gives the namespace its value back. Where that fails the record stays:
+    /// whoever takes the lock next repairs.
+    pub fn restore(&self) -> Result<(), Fault> {
+        let Some(original) = &self.original else { return Ok(()) };
+        write(&self.sysctl, original.text()).map_err(Fault::ReadOnly)?;
+        self.lock.write_all_at(&[0; PLACE], self.place).map_err(|e| Fault::NoLock(Errno::of(&e)))
+    }
+
+    /// The same, and the lock.
+    pub fn undo(self) -> Result<(), Fault> {
+        let restored = self.restore();
         let _ = sockopt::lock_range(&*self.lock, self.place, PLACE as u64, false);
+        restored
+    }
+}
+
+/// Writes a sysctl.
+fn write(sysctl: &File, text: &[u8]) -> KernelResult<()> {
+    loop {
+        match sysctl.write_at(text, 0) {
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Errno::of(&e)),
+        }
     }
 }
 
@@ -178,13 +193,7 @@ impl Latch {
     }
 
     fn write(&self, text: &[u8]) -> KernelResult<()> {
-        loop {
-            match self.sysctl.write_at(text, 0) {
-                Ok(_) => return Ok(()),
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Errno::of(&e)),
-            }
-        }
+        write(&self.sysctl, text)
     }
 
     /// Puts an unconnected socket under the userspace path manager. It must
@@ -202,9 +211,9 @@ impl Latch {
     /// names.
     pub fn release(&mut self, fd: BorrowedFd<'_>) -> Result<(), Fault> {
         let guard = self.locked()?;
-        guard.watched(None);
+        guard.open(None, &mut || Ok(()))?;
         let result = disconnect_idle(fd).map_err(Fault::Kernel);
-        guard.unwatched()?;
+        guard.close(None)?;
         result
     }
 
@@ -354,24 +363,29 @@ impl Drop for Locked<'_> {
 }
 
 impl Locked<'_> {
-    /// From now on somebody else gives the lock back, and the namespace this
-    /// value, if it takes too long.
-    fn watched(&self, original: Option<Value>) {
-        if let Some(warden) = &self.latch.warden {
-            warden.opened(Undo {
-                sysctl: Arc::clone(&self.latch.sysctl),
-                lock: Arc::clone(self.lock),
-                place: self.latch.place,
-                original,
-            });
+    /// Opens a window by `open`, in which `original` is changed, if anything;
+    /// somebody else gives that back, and the lock, if it takes too long.
+    fn open(&self, original: Option<Value>, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault> {
+        match &self.latch.warden {
+            None => open().map_err(Fault::ReadOnly),
+            Some(warden) => warden.open(self.undo(original), open),
         }
     }
 
-    /// Unless that has been done, we do it.
-    fn unwatched(&self) -> Result<(), Fault> {
+    /// Closes it again.
+    fn close(&self, original: Option<Value>) -> Result<(), Fault> {
         match &self.latch.warden {
-            Some(warden) if !warden.closed() => Err(Fault::Cut),
-            _ => Ok(()),
+            None => self.undo(original).restore(),
+            Some(warden) => warden.close(),
+        }
+    }
+
+    fn undo(&self, original: Option<Value>) -> Undo {
+        Undo {
+            sysctl: Arc::clone(&self.latch.sysctl),
+            lock: Arc::clone(self.lock),
+            place: self.latch.place,
+            original,
         }
     }
 
@@ -458,21 +472,17 @@ impl<'a> Window<'a> {
         }
         locked.record(Some((original.text(), None))).map_err(Fault::NoLock)?;
         let text: &[u8] = if locked.latch.numeric { b"1" } else { USERSPACE };
-        if let Err(errno) = locked.latch.write(text) {
+        if let Err(fault) = locked.open(Some(original), &mut || locked.latch.write(text)) {
             let _ = locked.record(None);
-            return Err(Fault::ReadOnly(errno));
+            return Err(fault);
         }
         window.open = true;
-        locked.watched(Some(original));
         Ok(window)
     }
 
     fn restore(&mut self) -> Result<(), Fault> {
         if std::mem::take(&mut self.open) {
-            self.locked.unwatched()?;
-            // The record stays where this fails: the next one repairs.
-            self.locked.latch.write(self.original.text()).map_err(Fault::ReadOnly)?;
-            self.locked.record(None).map_err(Fault::NoLock)?;
+            self.locked.close(Some(self.original))?;
         }
         Ok(())
     }
@@ -574,13 +584,14 @@ mod tests {
     }
 
     impl Warden for Hasty {
-        fn opened(&self, undo: Undo) {
-            undo.undo();
+        fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault> {
+            open().map_err(Fault::ReadOnly)?;
             *self.undone.lock().unwrap() += 1;
+            undo.undo()
         }
 
-        fn closed(&self) -> bool {
-            false
+        fn close(&self) -> Result<(), Fault> {
+            Err(Fault::Cut)
         }
 
         fn name(&self) -> u16 {
