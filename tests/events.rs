@@ -234,12 +234,9 @@ fn what_is_there_is_told_first() {
     assert_eq!(ends(&expect(&downs, What::SubflowDown)).0, ip(2, 1));
 }
 
-#[test]
-fn a_join_that_is_refused_is_told_of() {
-    let _alone = alone();
-    let hosts = Hosts::new(2);
-    // Nobody listens any more: a join is reset.
-    let peer = Peer::new(&hosts, false, false);
+/// A connection whose list is its own address, and what is told of it from now
+/// on.
+fn begun(peer: &Peer) -> (OwnedFd, TcpStream) {
     let client = fresh();
     let told = events::subscribe(About::Socket(client.as_fd()), ALL).unwrap();
     add(&client, vec![v4(1, 1)], Usage::default()).unwrap();
@@ -247,6 +244,16 @@ fn a_join_that_is_refused_is_told_of() {
     let mut stream = TcpStream::from(client);
     settle(&mut stream);
     expect(&told, What::Up);
+    (told, stream)
+}
+
+#[test]
+fn a_join_that_is_refused_is_told_of() {
+    let _alone = alone();
+    let hosts = Hosts::new(2);
+    // Nobody listens any more: a join is reset.
+    let peer = Peer::new(&hosts, false, false);
+    let (told, stream) = begun(&peer);
     let port = format!(":{} ", peer.addr.port());
     until("nobody listens", || !hosts.there("ss -Hltn").contains(&port));
     add(&stream, vec![v4(2, 1)], Usage::default()).unwrap();
@@ -268,13 +275,7 @@ fn the_end_of_what_was_made_by_hand_is_told_of() {
     let _alone = alone();
     let hosts = Hosts::new(2);
     let peer = Peer::new(&hosts, true, true);
-    let client = fresh();
-    let told = events::subscribe(About::Socket(client.as_fd()), ALL).unwrap();
-    add(&client, vec![v4(1, 1)], Usage::default()).unwrap();
-    connect(&client, &[peer.addr]).unwrap();
-    let mut stream = TcpStream::from(client);
-    settle(&mut stream);
-    expect(&told, What::Up);
+    let (told, stream) = begun(&peer);
     let manual = PathPolicy { mode: Mode::Manual, ..PathPolicy::default() };
     set(&stream, Setting::Policy(manual)).unwrap();
     let usage = Usage { advertise: false, ..Usage::default() };
