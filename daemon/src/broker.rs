@@ -10,7 +10,7 @@ use crate::log::log;
 use crate::policy::Policy;
 use crate::subscriptions::{Flow, Subscriptions, Who};
 use crate::turns::Turns;
-use crate::warden::Timer;
+use crate::warden::Windows;
 use mptcpapi::engine::{self, Key, Phase};
 use mptcpapi::events;
 use mptcpapi::kernel::latch::Fault;
@@ -167,9 +167,7 @@ pub struct Broker {
     listener: OwnedFd,
     signals: SignalFd,
     rouse: EventFd,
-    warden: Arc<Timer>,
-    /// Switches that were cut short since that was last told.
-    cut: u64,
+    windows: Arc<Windows>,
     clients: HashMap<ClientId, Client>,
     subscriptions: Subscriptions,
     numbers: ClientId,
@@ -211,7 +209,6 @@ const SIGNALS: u64 = 1;
 const ROUSE: u64 = 2;
 const EVENTS: u64 = 3;
 const LINKS: u64 = 4;
-const WARDEN: u64 = 5;
 /// Accepted at a time.
 const ACCEPT: usize = 64;
 /// Messages read at a time.
@@ -234,14 +231,12 @@ impl Broker {
         )
         .map_err(failed)?;
         let links = Links::open()?;
-        let warden = Arc::new(Timer::new(name).map_err(failed)?);
         let readable = |data| EpollEvent::new(EpollFlags::EPOLLIN, data);
         epoll.add(&listener, readable(LISTENER)).map_err(failed)?;
         epoll.add(&signals, readable(SIGNALS)).map_err(failed)?;
         epoll.add(&rouse, readable(ROUSE)).map_err(failed)?;
         epoll.add(manager.event_fd(), readable(EVENTS)).map_err(failed)?;
         epoll.add(&links, readable(LINKS)).map_err(failed)?;
-        epoll.add(warden.as_fd(), readable(WARDEN)).map_err(failed)?;
         let mut broker = Self {
             crew: Crew::default(),
             manager,
@@ -253,8 +248,7 @@ impl Broker {
             listener,
             signals,
             rouse,
-            warden,
-            cut: 0,
+            windows: Arc::new(Windows::new(name)),
             clients: HashMap::new(),
             subscriptions: Subscriptions::default(),
             numbers: 16,
@@ -278,8 +272,8 @@ impl Broker {
             swept: Manager::now(),
         };
         broker.links.look(&mut broker.manager);
-        let warden = broker.warden();
-        broker.look.latch().watch(warden);
+        let windows = broker.windows();
+        broker.look.latch().watch(windows);
         if let Some((journal, past)) = journal {
             broker.recall(past);
             broker.journal = Some(journal);
@@ -377,8 +371,8 @@ impl Broker {
     }
 
     /// Who closes windows that stay open.
-    pub fn warden(&self) -> Arc<Timer> {
-        Arc::clone(&self.warden)
+    pub fn windows(&self) -> Arc<Windows> {
+        Arc::clone(&self.windows)
     }
 
     /// Something was to be done sooner than the leader thinks.
@@ -537,9 +531,6 @@ impl Broker {
                 SIGNALS => self.signalled(),
                 ROUSE => drop(self.rouse.read()),
                 EVENTS => happened = true,
-                WARDEN => {
-                    self.cut += u64::from(self.warden.ended());
-                }
                 LINKS => self.links.read(&mut self.manager),
                 client => {
                     self.tell(client);
@@ -1206,7 +1197,7 @@ impl Broker {
             self.manager.end_hold();
         }
         self.serve_others();
-        match std::mem::take(&mut self.cut) {
+        match self.windows.cut() {
             0 => {}
             cut => {
                 log!(Info, "{cut} switches of the path manager took over a millisecond and were done again")

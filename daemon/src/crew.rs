@@ -12,7 +12,7 @@
 
 use crate::broker::{Broker, Ended, Task};
 use crate::log::log;
-use crate::warden::Timer;
+use crate::warden::Windows;
 use mptcpapi::kernel::latch::{Fault, Warden};
 use mptcpapi::manager::{self, Found, Hands};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
@@ -36,15 +36,15 @@ pub struct Ship {
     work: Condvar,
     timer: TimerFd,
     epoll: Arc<Epoll>,
-    warden: Arc<Timer>,
+    windows: Arc<Windows>,
     namespace: u64,
 }
 
 impl Ship {
-    /// Wakes the one who watches, later.
-    fn look_in(&self, time: Duration) {
-        let once = Expiration::OneShot(TimeSpec::from_duration(time));
-        let _ = self.timer.set(once, TimerSetTimeFlags::empty());
+    /// Wakes the one who watches, again and again.
+    fn look_every(&self, time: Duration) {
+        let again = Expiration::Interval(TimeSpec::from_duration(time));
+        let _ = self.timer.set(again, TimerSetTimeFlags::empty());
     }
 
     fn lock(&self) -> MutexGuard<'_, Broker> {
@@ -54,10 +54,10 @@ impl Ship {
 
 /// Runs the broker until it is told to stop, and gives it back.
 pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), String> {
-    let warden = broker.warden();
+    let windows = broker.windows();
     let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC).map_err(|e| e.to_string())?;
     let ship =
-        Arc::new(Ship { broker: Mutex::new(broker), work: Condvar::new(), timer, epoll, warden, namespace });
+        Arc::new(Ship { broker: Mutex::new(broker), work: Condvar::new(), timer, epoll, windows, namespace });
     let crew = (0..CREW).map(|_| hands(&ship)).collect::<Result<Vec<Hands>, String>>()?;
     // All are there before the first begins.
     let mut broker = ship.lock();
@@ -66,14 +66,14 @@ pub fn sail(broker: Broker, epoll: Arc<Epoll>, namespace: u64) -> Result<(), Str
     }
     drop(broker);
     watch(&ship);
-    ship.warden.stop();
+    ship.windows.stop();
     ship.lock().stop();
     Ok(())
 }
 
 fn hands(ship: &Ship) -> Result<Hands, String> {
     let mut hands = Hands::open(ship.namespace, true).map_err(|e| e.to_string())?;
-    hands.latch().watch(Arc::clone(&ship.warden) as Arc<dyn Warden>);
+    hands.latch().watch(Arc::clone(&ship.windows) as Arc<dyn Warden>);
     Ok(hands)
 }
 
@@ -95,16 +95,15 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands) {
     loop {
         if broker.crew.done {
             ship.work.notify_all();
-            ship.look_in(NOW);
+            ship.look_every(SLOW);
             return;
         }
         if let Some(task) = broker.next_task() {
             broker.crew.begin(number, task.user(), task.socket(), &barred);
-            let unwatched = !std::mem::replace(&mut broker.crew.watched, true);
-            drop(broker);
-            if unwatched {
-                ship.look_in(SLOW);
+            if !std::mem::replace(&mut broker.crew.watched, true) {
+                ship.look_every(SLOW);
             }
+            drop(broker);
             broker = perform(ship, &mut hands, task);
             broker.crew.end(number);
             if broker.crew.is_led() && broker.is_sooner() {
@@ -130,28 +129,31 @@ fn serve(ship: &Arc<Ship>, mut hands: Hands) {
     }
 }
 
-/// Sees to it that somebody leads and works while others are held up: while
-/// tasks are done it looks every millisecond. A timer wakes it, which costs
-/// those who begin a task less than to wake it themselves. It does no task, so
-/// nobody can keep it: it is also who comes back when all is to end.
+/// Sees to it that somebody leads and works while others are held up, and that
+/// no window stays open: while tasks are done it looks every millisecond. A
+/// timer wakes it, which costs those who begin a task less than to wake it
+/// themselves. It does no task, so nobody can keep it: it is also who comes back
+/// when all is to end.
 fn watch(ship: &Arc<Ship>) {
-    let mut passed_by = 0;
+    let (mut passed_by, mut quiet) = (0, 0);
     while matches!(ship.timer.wait(), Ok(()) | Err(nix::Error::EINTR)) {
+        ship.windows.look(manager::Manager::now());
         // Nobody waits for anything with the lock: who has it gets on. To wait
         // for it here would only cost a system call there.
         let broker = if passed_by < PATIENT { ship.broker.try_lock().ok() } else { Some(ship.lock()) };
         let Some(mut broker) = broker else {
             passed_by += 1;
-            ship.look_in(SLOW / 4);
             continue;
         };
         passed_by = 0;
         if broker.crew.done {
             return;
         }
-        broker.crew.watched = !broker.crew.busy.is_empty();
-        if broker.crew.watched {
-            ship.look_in(SLOW);
+        quiet = if broker.crew.busy.is_empty() { quiet + 1 } else { 0 };
+        if quiet > QUIET {
+            // With the lock held: who begins a task after it sets it again.
+            let _ = ship.timer.unset();
+            (broker.crew.watched, quiet) = (false, 0);
         }
         for late in broker.crew.look(manager::Manager::now()) {
             match late {
@@ -263,9 +265,10 @@ pub enum Late {
 }
 
 /// How often in a row the watcher passes by while somebody decides.
-const PATIENT: u32 = 8;
-/// As soon as can be: a timer that is set to nothing is off.
-const NOW: Duration = Duration::from_nanos(1);
+const PATIENT: u32 = 2;
+/// How often in a row it finds nobody at a task before it sleeps: to set the
+/// timer costs more than to be woken by it once more.
+const QUIET: u32 = 2;
 /// After this long at one task another thread takes over what waits.
 const SLOW: Duration = Duration::from_millis(1);
 /// After this long a thread counts as stuck.
