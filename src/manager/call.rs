@@ -196,13 +196,12 @@ pub struct Settled {
 }
 
 /// Looks at the socket of a call, and switches it where the call needs that.
-pub fn prepare(hands: &mut Hands, asked: &Asked, fd: BorrowedFd<'_>) -> Result<Seen> {
+pub fn prepare(hands: &mut Hands, mut asked: Asked, fd: BorrowedFd<'_>) -> Result<Seen> {
     let socket = Socket::of(fd)?;
     if !socket.mptcp && !matches!(asked.call, Call::Control | Call::Facts | Call::Settings) {
         return Err(socket.no_mptcp());
     }
     let stage = socket.stage()?;
-    let mut asked = asked.clone();
     // connect(AF_UNSPEC) drops list and control, and nothing tells of it where
     // there was no connection.
     let waiting = asked.known.as_ref().is_some_and(|c| c.phase == Phase::Prepared);

@@ -382,7 +382,7 @@ impl Hands {
                 _ => Found::Nothing,
             },
             Work::Prepare(asked) => Found::Prepared(match fd {
-                Some(fd) => super::call::prepare(self, &asked, fd),
+                Some(fd) => super::call::prepare(self, *asked, fd),
                 None => Err(lost()),
             }),
             Work::Settle(asked) => Found::Settled(match fd {
@@ -698,7 +698,7 @@ impl Hands {
         // A namespace in userspace mode gave the socket that path manager when
         // it was made; where the kernel shows it, leave the socket alone.
         let shown = || sockopt::info(fd).is_ok_and(|info| info.subflows_max == 0);
-        let as_made = self.in_userspace_mode() && shown();
+        let as_made = shown() && self.in_userspace_mode();
         if !as_made {
             let mut tries = 0;
             loop {
