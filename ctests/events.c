@@ -191,9 +191,15 @@ static void story(const struct fam *f)
 	e = EXPECT(theirs, MPTCP_EV_SUBFLOW_UP);
 	CHECK_STR(show(&e.subflow.remote, 0), f->s2);
 	CHECK_INT(e.origin, MPTCP_ORIGIN_PEER);
+	if (late_backup()) {
+		CHECK_INT(e.subflow.flags & MPTCP_SUBFLOW_PEER_BACKUP, 0);
+		e = EXPECT(theirs, MPTCP_EV_PRIORITY);
+	}
 	CHECK_INT(e.subflow.flags & MPTCP_SUBFLOW_PEER_BACKUP, MPTCP_SUBFLOW_PEER_BACKUP);
 	OK(add(c, f->p2));
 	e = EXPECT(evfd, MPTCP_EV_PRIORITY);
+	if (late_backup() && e.subflow.flags & MPTCP_SUBFLOW_BACKUP)
+		e = EXPECT(evfd, MPTCP_EV_PRIORITY);
 	CHECK_STR(local(&e), f->s2);
 	CHECK_INT(e.origin, MPTCP_ORIGIN_APP);
 	CHECK_INT(e.subflow.flags, MPTCP_SUBFLOW_PRIO_KNOWN);

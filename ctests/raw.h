@@ -194,9 +194,22 @@ T const char *ss_locals(int port, const char *want)
 	static char line[4096], local[128], remote[128];
 	char tail[16];
 	struct words set;
-	FILE *f = popen("ss -tniHO state established", "r");
+	int ends[2], status;
+	pid_t pid;
+	FILE *f;
 
-	REQUIRE(f);
+	/* As root where the test ever was: some kernels show the flags to nobody else. */
+	REQUIRE(!pipe(ends) && (pid = fork()) >= 0);
+	if (!pid) {
+		t_root();
+		dup2(ends[1], 1);
+		close(ends[0]);
+		close(ends[1]);
+		execlp("ss", "ss", "-tniHO", "state", "established", (char *)NULL);
+		_exit(127);
+	}
+	close(ends[1]);
+	REQUIRE((f = fdopen(ends[0], "r")));
 	set.n = 0;
 	snprintf(tail, sizeof tail, ":%d", port);
 	while (fgets(line, sizeof line, f)) {
@@ -220,8 +233,19 @@ T const char *ss_locals(int port, const char *want)
 			host += 7;
 		add_word(&set, host, 1);
 	}
-	REQUIRE(!pclose(f));
+	fclose(f);
+	REQUIRE(waitpid(pid, &status, 0) == pid && !status);
 	return join_words(&set);
+}
+
+/* Linux before 6.2 makes no backup of a subflow that is asked for as one: that follows. */
+T int late_backup(void)
+{
+	struct utsname name;
+	int major = 0, minor = 0;
+
+	REQUIRE(!uname(&name) && sscanf(name.release, "%d.%d", &major, &minor) == 2);
+	return major < 6 || (major == 6 && minor < 2);
 }
 
 /* Is the in-kernel path manager at work in this namespace? */

@@ -229,6 +229,20 @@ pub fn monotonic() -> std::time::Duration {
     std::time::Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
+/// The kernel's version, by uname(2), if it begins as one: for what nothing
+/// else tells.
+pub fn release() -> Option<(u32, u32)> {
+    // SAFETY: the struct is arrays of characters, which uname fills.
+    let name = unsafe {
+        let mut name = std::mem::zeroed::<libc::utsname>();
+        (libc::uname(&raw mut name) == 0).then_some(name)
+    }?;
+    let release = name.release.map(|c| c as u8);
+    let text = std::str::from_utf8(release.split(|c| *c == 0).next()?).ok()?;
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// errno of the calling thread.
 pub fn errno() -> i32 {
     // SAFETY: the location is the thread's own and always valid.
@@ -244,6 +258,14 @@ pub fn set_errno(value: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_the_kernels() {
+        let (major, minor) = release().unwrap();
+        let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let rest = text.strip_prefix(&format!("{major}.{minor}")).unwrap();
+        assert!(!rest.starts_with(|c: char| c.is_ascii_digit()), "{text}");
+    }
 
     #[test]
     fn a_forked_child_starts_without() {

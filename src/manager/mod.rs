@@ -141,6 +141,8 @@ pub struct Manager {
     prepared: Map<Key, Prepared>,
     joins: Vec<JoinListener>,
     joins_checked: Time,
+    /// The kernel tells of sockets that begin or cease to listen.
+    tells_listeners: bool,
     calls: Map<CallId, Calling>,
     asking: Map<RequestId, CallId>,
     outcomes: VecDeque<(CallId, Result<Answer>)>,
@@ -207,6 +209,7 @@ impl Manager {
             prepared: Map::default(),
             joins: Vec::new(),
             joins_checked: Time::ZERO,
+            tells_listeners: process::release() >= Some((6, 2)),
             calls: Map::default(),
             asking: Map::default(),
             outcomes: VecDeque::new(),
@@ -312,7 +315,8 @@ impl Manager {
     /// When to step again if nothing is heard before.
     pub fn next_timeout(&self) -> Option<Time> {
         let survey = (self.unsure && !self.surveying).then_some(self.survey_at);
-        let joins = (!self.joins.is_empty()).then_some(self.joins_checked.saturating_add(JOINS_PAUSE));
+        let looks = !self.joins.is_empty() || (!self.tells_listeners && self.cares_for_listeners());
+        let joins = looks.then_some(self.joins_checked.saturating_add(JOINS_PAUSE));
         let looks = self.subscribers.next_timeout();
         let rolls = self.rolls.next_timeout();
         [survey, joins, looks, rolls, self.engine.next_timeout()].into_iter().flatten().min()
@@ -1161,12 +1165,18 @@ impl Manager {
         }
     }
 
+    /// Whether it matters which sockets listen.
+    fn cares_for_listeners(&self) -> bool {
+        self.subscribers.has_listeners() || self.prepared.values().any(|p| p.may_serve)
+    }
+
     /// Sends strangers away from our listening sockets, and ends those whose
     /// application's own is gone.
     fn tend_joins(&mut self, listeners_changed: bool) {
-        let wanted = || self.subscribers.has_listeners() || self.prepared.values().any(|p| p.may_serve);
-        if listeners_changed
-            && wanted()
+        let now = Self::now();
+        let due = now.saturating_sub(self.joins_checked) >= JOINS_PAUSE;
+        if (listeners_changed || (due && !self.tells_listeners))
+            && self.cares_for_listeners()
             && let Some(cookies) = self.listening()
         {
             self.serve_lists(&cookies);
@@ -1178,12 +1188,13 @@ impl Manager {
                 let _ = sockopt::set(stranger.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &reset);
             }
         }
-        let now = Self::now();
-        let due = now.saturating_sub(self.joins_checked) >= JOINS_PAUSE;
-        if self.joins.is_empty() || !(listeners_changed || due) {
+        if !(listeners_changed || due) {
             return;
         }
         self.joins_checked = now;
+        if self.joins.is_empty() {
+            return;
+        }
         let Some(listening) = self.listening() else { return };
         let engine = &self.engine;
         self.joins.retain(|join| {
