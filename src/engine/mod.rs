@@ -133,9 +133,10 @@ impl Engine {
         handles
     }
 
-    /// Whether the in-kernel path manager has addresses of its own here.
-    pub fn has_endpoints(&self) -> bool {
-        !self.host.endpoints().is_empty()
+    /// Whether the in-kernel path manager has addresses of its own here that
+    /// it would do something with: a server only tells of them.
+    pub fn has_endpoints(&self, server: bool) -> bool {
+        self.host.endpoints().iter().any(|endpoint| endpoint.signal || !server)
     }
 
     /// Whether [`Event::Endpoints`] would say anything new.

@@ -125,6 +125,9 @@ enum Todo {
 
 /// Between two surveys: what changes during one takes another.
 const SURVEY_PAUSE: Time = Time::from_millis(20);
+/// For so long endpoints are taken to be what they were; nothing tells when
+/// they change.
+const ENDPOINTS_LAST: Time = Time::from_millis(10);
 /// Between two looks whether listening sockets of our own are still of use.
 const JOINS_PAUSE: Time = Time::from_secs(1);
 
@@ -168,6 +171,8 @@ pub struct Manager {
     subscribers: Subscribers,
     rolls: Rolls,
     service: Service,
+    /// When the in-kernel path manager's endpoints were looked at.
+    endpoints_at: Option<Time>,
     /// What the namespace said before it was put in userspace mode.
     held: Option<String>,
 }
@@ -227,6 +232,7 @@ impl Manager {
             subscribers: Subscribers::default(),
             rolls: Rolls::default(),
             service: Service::Claimed,
+            endpoints_at: None,
             held: None,
         })
     }
@@ -494,10 +500,15 @@ impl Manager {
 
     /// A connection that nobody asked for.
     fn strange(&mut self, token: u32, initial: Seen, server: bool) {
+        let now = Self::now();
+        let fresh = self.endpoints_at.is_some_and(|at| now.saturating_sub(at) < ENDPOINTS_LAST);
+        if !fresh {
+            self.look_at_endpoints();
+        }
         let wanted = match self.service {
             Service::Claimed => false,
-            // Nothing would be done for it.
-            Service::Strays => !server && self.engine.has_endpoints(),
+            // Else nothing would be done for it.
+            Service::Strays => !fresh || self.engine.has_endpoints(server),
             Service::All => true,
         };
         let Some(record) = wanted.then(|| self.diag.connection(token).ok().flatten()).flatten() else {
@@ -661,6 +672,7 @@ impl Manager {
                 self.subscribers.checked(token, key, condition, Self::now());
             }
             Found::Endpoints(endpoints, limits) => {
+                self.endpoints_at = Some(Self::now());
                 let serve = self.service != Service::Claimed;
                 if !self.engine.has(&endpoints, limits, serve) {
                     self.tell(Event::Endpoints { endpoints, limits, serve });

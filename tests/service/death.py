@@ -17,16 +17,8 @@ import zlib
 import mptcpapi
 
 import wire
-from lab import EVIL, GOOD, MUCH, PATHS, SERVER, Broker, Child, as_user, connected, listening, path_manager, \
-    subflows, told_to_end, until
-
-
-def locals_of(sock):
-    return sorted(str(subflow.local.ip) for subflow in mptcpapi.subflows(sock))
-
-
-def remotes_of(sock):
-    return sorted(str(subflow.remote.ip) for subflow in mptcpapi.subflows(sock))
+from lab import EVIL, GOOD, MUCH, PATHS, SERVER, Broker, Child, as_user, connected, listening, locals_of, path_manager, \
+    remotes_of, subflows, told_to_end, until
 
 
 def listed(sock):

@@ -15,6 +15,8 @@ import tempfile
 import time
 import traceback
 
+import mptcpapi
+
 import wire
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -52,6 +54,13 @@ def path_manager():
         with contextlib.suppress(FileNotFoundError), open(f"/proc/sys/net/mptcp/{name}") as file:
             return file.read().strip()
     raise AssertionError("no path manager to choose")
+
+
+def choose(manager):
+    """What path_manager() tells."""
+    name = "pm_type" if manager.isdigit() else "path_manager"
+    with open(f"/proc/sys/net/mptcp/{name}", "w") as file:
+        file.write(manager)
 
 
 class Broker:
@@ -410,3 +419,11 @@ def subflows(sock):
     """How many the kernel has (MPTCP_INFO)."""
     info = sock.getsockopt(284, 1, 96)
     return info[80] if len(info) > 80 else info[0] + 1
+
+
+def locals_of(sock):
+    return sorted(str(subflow.local.ip) for subflow in mptcpapi.subflows(sock))
+
+
+def remotes_of(sock):
+    return sorted(str(subflow.remote.ip) for subflow in mptcpapi.subflows(sock))

@@ -17,10 +17,11 @@ import time
 
 import wire
 from hostile import Trap
-from lab import DAEMON, EVIL, GOOD, PATHS, Broker, Child, as_user, connected, listening, path_manager, told_to_end, \
-    until
+from lab import DAEMON, EVIL, GOOD, PATHS, SERVER, Broker, Child, as_user, choose, connected, listening, locals_of, \
+    path_manager, remotes_of, told_to_end, until
 
 F_OFD_SETLK = 37
+LOOK = 0.02  # longer than the broker takes endpoints to be what they were
 SWEEP = 6  # longer than the broker waits between two looks
 
 
@@ -153,6 +154,36 @@ def unclaimed_connections_that_are_held():
         most = most_threads(broker, trapped(user))
     os.close(lock)
     assert most < 12, most
+
+
+def caught_in_a_switch():
+    """A connection that begins in somebody's switch gets what the kernel would
+    give it, by endpoints that are newer than the broker's last look too."""
+    def caught(act):
+        before = path_manager()
+        choose("1" if before.isdigit() else "userspace")
+        try:
+            return act()
+        finally:
+            choose(before)
+
+    with Broker():
+        subprocess.run(["ip", "mptcp", "limits", "set", "subflows", "2", "add_addr_accepted", "2"], check=True)
+        subprocess.run(["ip", "mptcp", "endpoint", "add", "10.2.0.1", "subflow"], check=True)
+        time.sleep(LOOK)
+        server = listening("0.0.0.0")
+        address = (SERVER, server.getsockname()[1])
+        client, accepted = connected(server, caught(wire.mptcp), address)
+        accepted.send(b"x")
+        until("the client's subflow", lambda: locals_of(client) == ["10.2.0.1", SERVER])
+        subprocess.run(["ip", "mptcp", "endpoint", "flush"], check=True)
+        subprocess.run(["ip", "mptcp", "endpoint", "add", "10.3.0.1", "signal"], check=True)
+        time.sleep(LOOK)
+        client = wire.mptcp()
+        caught(lambda: client.connect(address))
+        accepted = server.accept()[0]
+        accepted.send(b"x")
+        until("the server's address", lambda: ["10.3.0.1"] == [to for to in remotes_of(client) if to != SERVER])
 
 
 def expired_calls():
@@ -433,7 +464,7 @@ def full_disk():
                 assert client.ask(wire.FACTS, sock)["list"]
 
 
-CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
-         asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, another_has_the_switch,
+CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, caught_in_a_switch,
+         expired_calls, asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, another_has_the_switch,
          two_programs_one_socket, closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more,
          one_user_takes_all, policy_that_can_t_be_read, handed_what_is_of_no_use, full_disk]
