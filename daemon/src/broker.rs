@@ -333,8 +333,11 @@ impl Broker {
     /// starts again goes on where this one stopped.
     pub fn stop(&mut self) {
         self.flush();
-        if let Some(original) = self.manager.held()
-            && self.look.latch().unhold(original).is_err()
+        // Also what a thread has done that is not back to tell.
+        let held = self.manager.held().map(str::to_owned);
+        let held = held.or_else(|| self.look.latch().held().ok().flatten());
+        if let Some(original) = held
+            && self.look.latch().unhold(&original).is_err()
         {
             log!(Error, "the network namespace could not be put back to path manager {original}");
         }
@@ -1165,7 +1168,9 @@ impl Broker {
     /// In userspace mode the in-kernel path manager serves nobody: so we do in
     /// its place. Else only those that a switch has caught.
     fn serve_others(&mut self) {
-        let all = self.policy.manage || self.manager.held().is_some() || self.look.userspace_mode();
+        // What a window of ours makes it say is not for all.
+        let userspace = || self.windows.unless_open(|| self.look.userspace_mode()).unwrap_or(false);
+        let all = self.policy.manage || self.manager.held().is_some() || userspace();
         self.manager.serve(if all { Service::All } else { Service::Strays });
     }
 
