@@ -213,6 +213,8 @@ const LINKS: u64 = 4;
 const ACCEPT: usize = 64;
 /// Messages read at a time.
 const HEED: usize = 64;
+/// How long, at a time: what has been asked is to be done too.
+const HEED_TIME: Time = Time::from_millis(2);
 /// Descriptors of a user that may wait to be closed.
 const SCRAP: usize = 256;
 /// Subflows of a user that may be waited for: each takes a descriptor here.
@@ -543,9 +545,13 @@ impl Broker {
                 }
             }
         }
+        let until = Manager::now() + HEED_TIME;
         for _ in 0..HEED {
             let Some(client) = self.next_caller() else { break };
             self.heed(client);
+            if Manager::now() >= until {
+                break;
+            }
         }
         if happened {
             self.manager.step();
