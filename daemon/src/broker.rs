@@ -1103,18 +1103,15 @@ impl Broker {
 
     /// A client is gone, or sent away.
     fn dismiss(&mut self, id: ClientId) {
-        let Some(client) = self.clients.remove(&id) else { return };
+        let Some(mut client) = self.clients.remove(&id) else { return };
+        client.tidy(&self.manager, &self.owners);
         self.unsubscribe(id);
         let _ = self.epoll.delete(&client.fd);
         if let Some(user) = self.users.get_mut(&client.uid) {
             user.clients = user.clients.saturating_sub(1);
         }
         let now = Manager::now();
-        for key in client.waiting {
-            if self.manager.engine().by_key(&key).is_none_or(|c| c.phase == Phase::Prepared) {
-                self.orphans.insert(key, (client.pid, now));
-            }
-        }
+        self.orphans.extend(client.waiting.into_iter().map(|key| (key, (client.pid, now))));
         self.scrap(client.uid, vec![client.fd]);
     }
 
