@@ -179,6 +179,9 @@ pub struct Broker {
     /// Sockets not connected whose client is gone, since when.
     orphans: HashMap<Key, (i32, Time)>,
     calls: HashMap<CallId, Pending>,
+    /// Those that were given up and whose descriptor a task still has: their
+    /// users.
+    left: HashMap<CallId, u32>,
     deadlines: BTreeSet<(Time, CallId)>,
     /// Clients that have said something.
     calling: Turns<ClientId>,
@@ -260,6 +263,7 @@ impl Broker {
             noted_held: None,
             orphans: HashMap::new(),
             calls: HashMap::new(),
+            left: HashMap::new(),
             deadlines: BTreeSet::new(),
             calling: Turns::default(),
             tasks: Turns::default(),
@@ -476,8 +480,7 @@ impl Broker {
 
     /// Has descriptors closed that came from outside.
     fn scrap(&mut self, user: u32, fds: Vec<OwnedFd>) {
-        self.scrap += fds.len();
-        self.users.entry(user).or_default().scrap += fds.len();
+        self.count_scrap(user, fds.len());
         self.rubbish.push(user, Task::Close(user, fds, None));
     }
 
@@ -488,9 +491,13 @@ impl Broker {
             self.give(&parting);
             return self.scrap(user, vec![fd]);
         }
-        self.scrap += 1;
-        self.users.entry(user).or_default().scrap += 1;
+        self.count_scrap(user, 1);
         self.tasks.push(user, Task::Close(user, vec![fd], Some(Box::new(parting))));
+    }
+
+    fn count_scrap(&mut self, user: u32, count: usize) {
+        self.scrap += count;
+        self.users.entry(user).or_default().scrap += count;
     }
 
     /// Gives an answer.
@@ -974,14 +981,27 @@ impl Broker {
             };
             self.answer(pending.client, pending.tag, &Told::from(Err(error)));
             self.release_unknown(&pending.key);
-            self.discard(pending.uid, pending.fd);
+            self.discard(number, pending.uid, pending.fd);
         }
     }
 
-    /// Has a descriptor closed, unless a thread has it still, which then does.
-    fn discard(&mut self, user: u32, fd: Arc<OwnedFd>) {
-        if let Ok(fd) = Arc::try_unwrap(fd) {
-            self.scrap(user, vec![fd]);
+    /// Has the descriptor of a call that was given up closed. Where a task has it
+    /// still, that does; until then it counts.
+    fn discard(&mut self, call: CallId, user: u32, fd: Arc<OwnedFd>) {
+        match Arc::try_unwrap(fd) {
+            Ok(fd) => self.scrap(user, vec![fd]),
+            Err(_) => {
+                self.count_scrap(user, 1);
+                self.left.insert(call, user);
+            }
+        }
+    }
+
+    /// The task of a call is done, and the call's descriptor closed if it was
+    /// given up.
+    pub fn left(&mut self, call: Option<CallId>) {
+        if let Some(user) = call.and_then(|call| self.left.remove(&call)) {
+            self.scrapped(user, 1);
         }
     }
 

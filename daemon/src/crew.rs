@@ -234,6 +234,7 @@ fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, 
             drop(fd);
             let partings: Vec<_> = ended.into_iter().map(Ended::close).collect();
             let mut broker = ship.lock();
+            broker.left(job.call);
             partings.iter().for_each(|parting| broker.give(parting));
             broker
         }
