@@ -15,7 +15,9 @@ use mptcpapi::engine::{self, Key, Phase};
 use mptcpapi::events;
 use mptcpapi::kernel::latch::Fault;
 use mptcpapi::kernel::{sockopt, unix};
-use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
+use mptcpapi::manager::{
+    self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Roll, Servers, Service,
+};
 use mptcpapi::stream::{self, Socket};
 use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
@@ -44,6 +46,9 @@ pub enum Task {
         user: u32,
         /// The cookie of the socket that it is about.
         socket: Option<u64>,
+        /// Where the call's socket is to be noted first, which can wait for who
+        /// looks at the others there.
+        roll: Option<(Arc<Roll>, Key)>,
     },
     /// Close descriptors that came from outside; then an answer can be given.
     Close(u32, Vec<OwnedFd>, Option<Box<Parting>>),
@@ -121,6 +126,8 @@ struct Pending {
     deadline: Time,
     /// It waits for the network.
     long: bool,
+    /// Where the socket is to be noted.
+    roll: Option<Arc<Roll>>,
 }
 
 #[derive(Default)]
@@ -178,6 +185,10 @@ pub struct Broker {
     noted_held: Option<String>,
     /// Sockets not connected whose client is gone, since when.
     orphans: HashMap<Key, (i32, Time)>,
+    /// Sockets that are not connected, of users who have many: no event tells
+    /// that such a one is closed, nor of a connection that ends before its
+    /// begin is read whose it was.
+    rolls: HashMap<Key, Arc<Roll>>,
     calls: HashMap<CallId, Pending>,
     /// Those that were given up and whose descriptor a task still has: their
     /// users.
@@ -220,6 +231,8 @@ const HEED: usize = 64;
 const HEED_TIME: Time = Time::from_millis(2);
 /// Descriptors of a user that may wait to be closed.
 const SCRAP: usize = 256;
+/// This part of the sockets that a user may have is many.
+const MANY: u32 = 4;
 /// Subflows of a user that may be waited for: each takes a descriptor here.
 const WAITING: usize = 32;
 /// How long nobody is accepted where there is no room.
@@ -262,6 +275,7 @@ impl Broker {
             journal: None,
             noted_held: None,
             orphans: HashMap::new(),
+            rolls: HashMap::new(),
             calls: HashMap::new(),
             left: HashMap::new(),
             deadlines: BTreeSet::new(),
@@ -442,7 +456,9 @@ impl Broker {
     /// Takes the manager's jobs.
     fn fill(&mut self) {
         while let Some(job) = self.manager.poll_job(true) {
-            let pending = job.call.and_then(|id| self.calls.get(&id));
+            let mut pending = job.call.and_then(|id| self.calls.get_mut(&id));
+            let roll = pending.as_mut().and_then(|pending| Some((pending.roll.take()?, pending.key)));
+            let pending = pending.map(|pending| &*pending);
             let fd = pending.map(|pending| Arc::clone(&pending.fd));
             let key = match (pending, job.lane) {
                 (Some(pending), _) => Some(pending.key),
@@ -459,7 +475,7 @@ impl Broker {
                 (None, _) => owner.unwrap_or(NOBODY),
             };
             let queue = if job.work.is_look() { &mut self.chores } else { &mut self.tasks };
-            queue.push(user, Task::Job { job: Box::new(job), fd, user, socket });
+            queue.push(user, Task::Job { job: Box::new(job), fd, user, socket, roll });
         }
     }
 
@@ -589,8 +605,18 @@ impl Broker {
     /// Takes what came of a job; which calls have ended by it. Their
     /// descriptors are to be closed, away from here, and the answers given.
     pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<Ended> {
+        let closed = match &found {
+            Found::Closed { keys, .. } => keys.clone(),
+            _ => Vec::new(),
+        };
         self.manager.report(lane, call, found);
         self.tell_subscribers();
+        for key in closed {
+            let waits = self.manager.engine().by_key(&key).is_none_or(|c| c.phase == Phase::Prepared);
+            if self.rolls.remove(&key).is_some() && waits {
+                self.forget(key);
+            }
+        }
         self.finish_calls()
     }
 
@@ -820,6 +846,7 @@ impl Broker {
         {
             self.manager.expect(key, who.number());
         }
+        let fresh = !call.is_query() && !self.owners.contains_key(&key.cookie);
         if !call.is_query()
             && let Err(error) = self.register(id, uid, key)
         {
@@ -845,7 +872,9 @@ impl Broker {
         let deadline = Manager::now() + PATIENCE + patience;
         let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));
-        self.calls.insert(number, Pending { client: id, tag, fd: Arc::new(fd), key, uid, deadline, long });
+        let roll = if fresh { self.roll(uid, key) } else { None };
+        let fd = Arc::new(fd);
+        self.calls.insert(number, Pending { client: id, tag, fd, key, uid, deadline, long, roll });
         None
     }
 
@@ -941,6 +970,18 @@ impl Broker {
         client.waiting.insert(key);
         self.orphans.remove(&key);
         Ok(())
+    }
+
+    /// The roll for a socket whose user has many: he is to have room as soon as
+    /// some are closed. Others do without, and the library tells.
+    fn roll(&mut self, uid: u32, key: Key) -> Option<Arc<Roll>> {
+        let sockets = self.users.get(&uid).map_or(0, |user| user.sockets);
+        if sockets <= self.policy.rights(uid).sockets / MANY {
+            return None;
+        }
+        let roll = self.manager.roll(uid);
+        self.rolls.insert(key, Arc::clone(&roll));
+        Some(roll)
     }
 
     /// What has ended.
@@ -1150,6 +1191,7 @@ impl Broker {
                 None => self.release(&key),
                 Some(Phase::Open) => {
                     self.orphans.remove(&key);
+                    self.rolls.remove(&key);
                 }
                 Some(Phase::Prepared) => {}
             }
@@ -1179,6 +1221,7 @@ impl Broker {
         {
             return;
         }
+        self.rolls.remove(key);
         // Its end is its owner's to hear of.
         self.tell_subscribers();
         if let Some(owner) = self.owners.remove(&key.cookie)

@@ -219,8 +219,12 @@ fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, 
             }
             broker
         }
-        Task::Job { job, fd, .. } => {
+        Task::Job { job, fd, roll, .. } => {
             use std::os::fd::AsFd;
+            if let (Some(fd), Some((roll, key))) = (&fd, &roll) {
+                // Where it can't be, the library tells.
+                let _ = roll.enter(fd.as_fd(), *key);
+            }
             let found: Found = hands.run(job.work, fd.as_deref().map(AsFd::as_fd));
             let mut broker = ship.lock();
             let ended = broker.report(job.lane, job.call, found);

@@ -350,6 +350,35 @@ def sockets_that_are_gone_before_their_client():
         assert not lines, f"{len(lines)} are kept: {lines[:3]}"
 
 
+def connections_that_nobody_heard():
+    """Those that end before their begin is read, and sockets that never connect,
+    make room when they are closed, whether anybody says so or not; all but a
+    quarter, which is for those who have few."""
+    def free(path):
+        with wire.Client(path) as client:
+            socks = [wire.mptcp() for _ in range(75)]
+            told = [client.errno(wire.add("10.1.0.1"), sock) for sock in socks]
+            for sock in socks:
+                client.ask(wire.FORGET, sock)
+            return not any(told)
+
+    def user(path):
+        server = listening()
+        with wire.Client(path) as client:
+            for _ in range(6):
+                socks = [wire.mptcp() for _ in range(40)]
+                for at, sock in enumerate(socks):
+                    client.ask(wire.add("10.1.0.1"), sock)
+                    if at % 2:
+                        connected(server, sock)[1].close()
+                    sock.close()
+                until("there is room", lambda: free(path))
+        return True
+
+    with Broker("[default]\nsockets = 100\n") as broker, broker.unchanged():
+        as_user(EVIL, user, broker.path, seconds=120)
+
+
 def two_programs_one_socket():
     """It has its list as long as one of them is there."""
     def helper(path, sock):
@@ -507,6 +536,6 @@ def full_disk():
 
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, expired_calls,
          asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, another_has_the_switch,
-         descriptors_of_calls_given_up, sockets_that_are_gone_before_their_client,
+         descriptors_of_calls_given_up, sockets_that_are_gone_before_their_client, connections_that_nobody_heard,
          two_programs_one_socket, closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more,
          one_user_takes_all, policy_that_can_t_be_read, handed_what_is_of_no_use, full_disk]
