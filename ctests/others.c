@@ -44,9 +44,10 @@ static int ended(pid_t pid, int wait)
 static void bystander(void)
 {
 	struct pair p = pair_listen("10.9.0.1", IPPROTO_MPTCP);
+	double end = t_now() + 20;      /* fewer on a machine that is busy with others */
 	int i;
 
-	for (i = 0; i < ROUNDS && !t_failed; i++) {
+	for (i = 0; (i < ROUNDS / 10 || (i < ROUNDS && t_now() < end)) && !t_failed; i++) {
 		memset(p.sent, 0, sizeof p.sent);
 		memset(p.got, 0, sizeof p.got);
 		pair_connect(&p, "10.9.0.1", raw_socket(AF_INET));

@@ -15,7 +15,9 @@ use mptcpapi::engine::{self, Key, Phase};
 use mptcpapi::events;
 use mptcpapi::kernel::latch::Fault;
 use mptcpapi::kernel::{sockopt, unix};
-use mptcpapi::manager::{self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Servers, Service};
+use mptcpapi::manager::{
+    self, Call, CallId, Found, Hands, Job, Lane, Leave, Manager, Roll, Servers, Service,
+};
 use mptcpapi::stream::{self, Socket};
 use mptcpapi::wire::{self, Ask, Reply, Request, Told};
 use mptcpapi::{Errno, Error};
@@ -44,6 +46,9 @@ pub enum Task {
         user: u32,
         /// The cookie of the socket that it is about.
         socket: Option<u64>,
+        /// Where the call's socket is to be noted first, which can wait for who
+        /// looks at the others there.
+        roll: Option<(Arc<Roll>, Key)>,
     },
     /// Close descriptors that came from outside; then an answer can be given.
     Close(u32, Vec<OwnedFd>, Option<Box<Parting>>),
@@ -121,6 +126,8 @@ struct Pending {
     deadline: Time,
     /// It waits for the network.
     long: bool,
+    /// Where the socket is to be noted.
+    roll: Option<Arc<Roll>>,
 }
 
 #[derive(Default)]
@@ -178,7 +185,14 @@ pub struct Broker {
     noted_held: Option<String>,
     /// Sockets not connected whose client is gone, since when.
     orphans: HashMap<Key, (i32, Time)>,
+    /// Sockets that are not connected, of users who have many: no event tells
+    /// that such a one is closed, nor of a connection that ends before its
+    /// begin is read whose it was.
+    rolls: HashMap<Key, Arc<Roll>>,
     calls: HashMap<CallId, Pending>,
+    /// Those that were given up and whose descriptor a task still has: their
+    /// users.
+    left: HashMap<CallId, u32>,
     deadlines: BTreeSet<(Time, CallId)>,
     /// Clients that have said something.
     calling: Turns<ClientId>,
@@ -213,8 +227,12 @@ const LINKS: u64 = 4;
 const ACCEPT: usize = 64;
 /// Messages read at a time.
 const HEED: usize = 64;
+/// How long, at a time: what has been asked is to be done too.
+const HEED_TIME: Time = Time::from_millis(2);
 /// Descriptors of a user that may wait to be closed.
 const SCRAP: usize = 256;
+/// This part of the sockets that a user may have is many.
+const MANY: u32 = 4;
 /// Subflows of a user that may be waited for: each takes a descriptor here.
 const WAITING: usize = 32;
 /// How long nobody is accepted where there is no room.
@@ -257,7 +275,9 @@ impl Broker {
             journal: None,
             noted_held: None,
             orphans: HashMap::new(),
+            rolls: HashMap::new(),
             calls: HashMap::new(),
+            left: HashMap::new(),
             deadlines: BTreeSet::new(),
             calling: Turns::default(),
             tasks: Turns::default(),
@@ -333,8 +353,11 @@ impl Broker {
     /// starts again goes on where this one stopped.
     pub fn stop(&mut self) {
         self.flush();
-        if let Some(original) = self.manager.held()
-            && self.look.latch().unhold(original).is_err()
+        // Also what a thread has done that is not back to tell.
+        let held = self.manager.held().map(str::to_owned);
+        let held = held.or_else(|| self.look.latch().held().ok().flatten());
+        if let Some(original) = held
+            && self.look.latch().unhold(&original).is_err()
         {
             log!(Error, "the network namespace could not be put back to path manager {original}");
         }
@@ -433,7 +456,9 @@ impl Broker {
     /// Takes the manager's jobs.
     fn fill(&mut self) {
         while let Some(job) = self.manager.poll_job(true) {
-            let pending = job.call.and_then(|id| self.calls.get(&id));
+            let mut pending = job.call.and_then(|id| self.calls.get_mut(&id));
+            let roll = pending.as_mut().and_then(|pending| Some((pending.roll.take()?, pending.key)));
+            let pending = pending.map(|pending| &*pending);
             let fd = pending.map(|pending| Arc::clone(&pending.fd));
             let key = match (pending, job.lane) {
                 (Some(pending), _) => Some(pending.key),
@@ -450,7 +475,7 @@ impl Broker {
                 (None, _) => owner.unwrap_or(NOBODY),
             };
             let queue = if job.work.is_look() { &mut self.chores } else { &mut self.tasks };
-            queue.push(user, Task::Job { job: Box::new(job), fd, user, socket });
+            queue.push(user, Task::Job { job: Box::new(job), fd, user, socket, roll });
         }
     }
 
@@ -471,8 +496,7 @@ impl Broker {
 
     /// Has descriptors closed that came from outside.
     fn scrap(&mut self, user: u32, fds: Vec<OwnedFd>) {
-        self.scrap += fds.len();
-        self.users.entry(user).or_default().scrap += fds.len();
+        self.count_scrap(user, fds.len());
         self.rubbish.push(user, Task::Close(user, fds, None));
     }
 
@@ -483,9 +507,13 @@ impl Broker {
             self.give(&parting);
             return self.scrap(user, vec![fd]);
         }
-        self.scrap += 1;
-        self.users.entry(user).or_default().scrap += 1;
+        self.count_scrap(user, 1);
         self.tasks.push(user, Task::Close(user, vec![fd], Some(Box::new(parting))));
+    }
+
+    fn count_scrap(&mut self, user: u32, count: usize) {
+        self.scrap += count;
+        self.users.entry(user).or_default().scrap += count;
     }
 
     /// Gives an answer.
@@ -540,9 +568,13 @@ impl Broker {
                 }
             }
         }
+        let until = Manager::now() + HEED_TIME;
         for _ in 0..HEED {
             let Some(client) = self.next_caller() else { break };
             self.heed(client);
+            if Manager::now() >= until {
+                break;
+            }
         }
         if happened {
             self.manager.step();
@@ -573,8 +605,18 @@ impl Broker {
     /// Takes what came of a job; which calls have ended by it. Their
     /// descriptors are to be closed, away from here, and the answers given.
     pub fn report(&mut self, lane: Lane, call: Option<CallId>, found: Found) -> Vec<Ended> {
+        let closed = match &found {
+            Found::Closed { keys, .. } => keys.clone(),
+            _ => Vec::new(),
+        };
         self.manager.report(lane, call, found);
         self.tell_subscribers();
+        for key in closed {
+            let waits = self.manager.engine().by_key(&key).is_none_or(|c| c.phase == Phase::Prepared);
+            if self.rolls.remove(&key).is_some() && waits {
+                self.forget(key);
+            }
+        }
         self.finish_calls()
     }
 
@@ -804,6 +846,7 @@ impl Broker {
         {
             self.manager.expect(key, who.number());
         }
+        let fresh = !call.is_query() && !self.owners.contains_key(&key.cookie);
         if !call.is_query()
             && let Err(error) = self.register(id, uid, key)
         {
@@ -829,7 +872,9 @@ impl Broker {
         let deadline = Manager::now() + PATIENCE + patience;
         let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));
-        self.calls.insert(number, Pending { client: id, tag, fd: Arc::new(fd), key, uid, deadline, long });
+        let roll = if fresh { self.roll(uid, key) } else { None };
+        let fd = Arc::new(fd);
+        self.calls.insert(number, Pending { client: id, tag, fd, key, uid, deadline, long, roll });
         None
     }
 
@@ -927,6 +972,18 @@ impl Broker {
         Ok(())
     }
 
+    /// The roll for a socket whose user has many: he is to have room as soon as
+    /// some are closed. Others do without, and the library tells.
+    fn roll(&mut self, uid: u32, key: Key) -> Option<Arc<Roll>> {
+        let sockets = self.users.get(&uid).map_or(0, |user| user.sockets);
+        if sockets <= self.policy.rights(uid).sockets / MANY {
+            return None;
+        }
+        let roll = self.manager.roll(uid);
+        self.rolls.insert(key, Arc::clone(&roll));
+        Some(roll)
+    }
+
     /// What has ended.
     fn finish_calls(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();
@@ -965,14 +1022,27 @@ impl Broker {
             };
             self.answer(pending.client, pending.tag, &Told::from(Err(error)));
             self.release_unknown(&pending.key);
-            self.discard(pending.uid, pending.fd);
+            self.discard(number, pending.uid, pending.fd);
         }
     }
 
-    /// Has a descriptor closed, unless a thread has it still, which then does.
-    fn discard(&mut self, user: u32, fd: Arc<OwnedFd>) {
-        if let Ok(fd) = Arc::try_unwrap(fd) {
-            self.scrap(user, vec![fd]);
+    /// Has the descriptor of a call that was given up closed. Where a task has it
+    /// still, that does; until then it counts.
+    fn discard(&mut self, call: CallId, user: u32, fd: Arc<OwnedFd>) {
+        match Arc::try_unwrap(fd) {
+            Ok(fd) => self.scrap(user, vec![fd]),
+            Err(_) => {
+                self.count_scrap(user, 1);
+                self.left.insert(call, user);
+            }
+        }
+    }
+
+    /// The task of a call is done, and the call's descriptor closed if it was
+    /// given up.
+    pub fn left(&mut self, call: Option<CallId>) {
+        if let Some(user) = call.and_then(|call| self.left.remove(&call)) {
+            self.scrapped(user, 1);
         }
     }
 
@@ -1094,18 +1164,15 @@ impl Broker {
 
     /// A client is gone, or sent away.
     fn dismiss(&mut self, id: ClientId) {
-        let Some(client) = self.clients.remove(&id) else { return };
+        let Some(mut client) = self.clients.remove(&id) else { return };
+        client.tidy(&self.manager, &self.owners);
         self.unsubscribe(id);
         let _ = self.epoll.delete(&client.fd);
         if let Some(user) = self.users.get_mut(&client.uid) {
             user.clients = user.clients.saturating_sub(1);
         }
         let now = Manager::now();
-        for key in client.waiting {
-            if self.manager.engine().by_key(&key).is_none_or(|c| c.phase == Phase::Prepared) {
-                self.orphans.insert(key, (client.pid, now));
-            }
-        }
+        self.orphans.extend(client.waiting.into_iter().map(|key| (key, (client.pid, now))));
         self.scrap(client.uid, vec![client.fd]);
     }
 
@@ -1124,6 +1191,7 @@ impl Broker {
                 None => self.release(&key),
                 Some(Phase::Open) => {
                     self.orphans.remove(&key);
+                    self.rolls.remove(&key);
                 }
                 Some(Phase::Prepared) => {}
             }
@@ -1153,6 +1221,7 @@ impl Broker {
         {
             return;
         }
+        self.rolls.remove(key);
         // Its end is its owner's to hear of.
         self.tell_subscribers();
         if let Some(owner) = self.owners.remove(&key.cookie)
@@ -1165,7 +1234,9 @@ impl Broker {
     /// In userspace mode the in-kernel path manager serves nobody: so we do in
     /// its place. Else only those that a switch has caught.
     fn serve_others(&mut self) {
-        let all = self.policy.manage || self.manager.held().is_some() || self.look.userspace_mode();
+        // What a window of ours makes it say is not for all.
+        let userspace = || self.windows.unless_open(|| self.look.userspace_mode()).unwrap_or(false);
+        let all = self.policy.manage || self.manager.held().is_some() || userspace();
         self.manager.serve(if all { Service::All } else { Service::Strays });
     }
 

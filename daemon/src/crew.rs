@@ -50,6 +50,15 @@ impl Ship {
     fn lock(&self) -> MutexGuard<'_, Broker> {
         self.broker.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The same if nobody has it, else lets others run.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Broker>> {
+        let lock = self.broker.try_lock().ok();
+        if lock.is_none() {
+            std::thread::yield_now();
+        }
+        lock
+    }
 }
 
 /// Runs the broker until it is told to stop, and gives it back.
@@ -85,6 +94,26 @@ fn enlist(ship: &Arc<Ship>, broker: &mut Broker, hands: Hands) -> Result<(), Str
     spawned.map_err(|e| format!("no thread: {e}"))?;
     broker.crew.threads += 1;
     Ok(())
+}
+
+/// Makes another thread. It opens its hands itself: they are generic netlink's,
+/// which a socket can hold up, and with it whoever watches.
+fn hire(ship: &Arc<Ship>) {
+    let spawned = std::thread::Builder::new().name("worker".into()).stack_size(STACK).spawn({
+        let ship = Arc::clone(ship);
+        move || match hands(&ship) {
+            Ok(hands) => {
+                let mut broker = ship.lock();
+                (broker.crew.hire_at, broker.crew.threads) = (Duration::ZERO, broker.crew.threads + 1);
+                drop(broker);
+                serve(&ship, hands);
+            }
+            Err(words) => ship.lock().crew.lacks(&words),
+        }
+    });
+    if let Err(e) = spawned {
+        ship.lock().crew.lacks(&format!("no thread: {e}"));
+    }
 }
 
 /// One thread's life; it goes when there are enough.
@@ -138,10 +167,10 @@ fn watch(ship: &Arc<Ship>) {
     let (mut passed_by, mut quiet) = (0, 0);
     while matches!(ship.timer.wait(), Ok(()) | Err(nix::Error::EINTR)) {
         ship.windows.look(manager::Manager::now());
-        // Nobody waits for anything with the lock: who has it gets on. To wait
-        // for it here would only cost a system call there.
-        let broker = if passed_by < PATIENT { ship.broker.try_lock().ok() } else { Some(ship.lock()) };
-        let Some(mut broker) = broker else {
+        // Who has the lock gets on. It is never waited for: windows are to be
+        // closed meanwhile, and who gives it up would have to wake us.
+        let tries = if passed_by < PATIENT { 1 } else { INSISTENT };
+        let Some(mut broker) = (0..tries).find_map(|_| ship.try_lock()) else {
             passed_by += 1;
             continue;
         };
@@ -169,12 +198,10 @@ fn watch(ship: &Arc<Ship>) {
         }
         if broker.crew.idle > 0 {
             ship.work.notify_one();
-        } else if broker.crew.threads < CREW_MAX {
+        } else if broker.crew.threads < CREW_MAX && broker.crew.hires() {
+            broker.crew.hire_at = Duration::MAX;
             drop(broker);
-            let enlisted = hands(ship).and_then(|hands| enlist(ship, &mut ship.lock(), hands));
-            if let Err(words) = enlisted {
-                log!(Error, "{words}");
-            }
+            hire(ship);
         }
     }
 }
@@ -192,8 +219,12 @@ fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, 
             }
             broker
         }
-        Task::Job { job, fd, .. } => {
+        Task::Job { job, fd, roll, .. } => {
             use std::os::fd::AsFd;
+            if let (Some(fd), Some((roll, key))) = (&fd, &roll) {
+                // Where it can't be, the library tells.
+                let _ = roll.enter(fd.as_fd(), *key);
+            }
             let found: Found = hands.run(job.work, fd.as_deref().map(AsFd::as_fd));
             let mut broker = ship.lock();
             let ended = broker.report(job.lane, job.call, found);
@@ -207,6 +238,7 @@ fn perform<'a>(ship: &'a Ship, hands: &mut Hands, task: Task) -> MutexGuard<'a, 
             drop(fd);
             let partings: Vec<_> = ended.into_iter().map(Ended::close).collect();
             let mut broker = ship.lock();
+            broker.left(job.call);
             partings.iter().for_each(|parting| broker.give(parting));
             broker
         }
@@ -237,6 +269,11 @@ pub struct Crew {
     pub done: bool,
     numbers: u64,
     busy: Vec<Busy>,
+    /// No further thread is made before: one is on its way, or none could be
+    /// made.
+    hire_at: Duration,
+    /// When it was last told that none could be made.
+    complained: Option<Duration>,
 }
 
 struct Busy {
@@ -266,6 +303,8 @@ pub enum Late {
 
 /// How often in a row the watcher passes by while somebody decides.
 const PATIENT: u32 = 2;
+/// How often it tries then: long enough for what is decided as a rule.
+const INSISTENT: u32 = 32;
 /// How often in a row it finds nobody at a task before it sleeps: to set the
 /// timer costs more than to be woken by it once more.
 const QUIET: u32 = 2;
@@ -273,6 +312,10 @@ const QUIET: u32 = 2;
 const SLOW: Duration = Duration::from_millis(1);
 /// After this long a thread counts as stuck.
 const STUCK: Duration = Duration::from_millis(500);
+/// After a thread could not be made, until the next is tried.
+const PAUSE: Duration = Duration::from_millis(100);
+/// And until that is told again.
+const SILENCE: Duration = Duration::from_secs(60);
 /// For whom tasks are done that are nobody's.
 pub const NOBODY: u32 = u32::MAX;
 /// Threads that work for one user at a time.
@@ -281,7 +324,17 @@ const PER_USER: usize = 2;
 impl Default for Crew {
     fn default() -> Self {
         let lead = Some(vec![EpollEvent::empty(); BATCH]);
-        Self { threads: 0, idle: 0, lead, watched: false, done: false, numbers: 0, busy: Vec::new() }
+        Self {
+            threads: 0,
+            idle: 0,
+            lead,
+            watched: false,
+            done: false,
+            numbers: 0,
+            busy: Vec::new(),
+            hire_at: Duration::ZERO,
+            complained: None,
+        }
     }
 }
 
@@ -309,6 +362,21 @@ impl Crew {
     fn is_slow(&self) -> bool {
         let now = manager::Manager::now();
         self.busy.iter().any(|busy| now.saturating_sub(busy.since) >= SLOW)
+    }
+
+    /// Whether another thread may be made.
+    fn hires(&self) -> bool {
+        self.hire_at <= manager::Manager::now()
+    }
+
+    /// None could be made, and why.
+    fn lacks(&mut self, words: &str) {
+        let now = manager::Manager::now();
+        self.hire_at = now.saturating_add(PAUSE);
+        if self.complained.is_none_or(|at| now.saturating_sub(at) >= SILENCE) {
+            self.complained = Some(now);
+            log!(Error, "{words}");
+        }
     }
 
     fn active(&self) -> usize {

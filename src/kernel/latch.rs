@@ -54,11 +54,12 @@ pub enum Fault {
 /// Sees to it that no window stays open: what happens in one can wait for a
 /// socket's lock without end.
 pub trait Warden: std::fmt::Debug + Send + Sync {
-    /// Opens a window by `open`. [`Undo::undo`] is to be called soon, unless it
-    /// is closed before. Cut: there are to be no more windows.
-    fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault>;
-    /// Closes it, by [`Undo::restore`]. Cut: that was done.
-    fn close(&self) -> Result<(), Fault>;
+    /// Opens a window by `open`; its number. [`Undo::undo`] is to be called
+    /// soon, unless it is closed before. Cut: there are to be no more windows.
+    fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<u64, Fault>;
+    /// Closes the one of this number, by [`Undo::restore`]. Cut: that was done,
+    /// and the one that is open by now is another's.
+    fn close(&self, window: u64) -> Result<(), Fault>;
     /// Whose namespaces are that [`Latch::hold`] has put in userspace mode.
     fn name(&self) -> u16;
 }
@@ -74,6 +75,11 @@ pub struct Undo {
 }
 
 impl Undo {
+    /// Whether there is anything to give back.
+    pub fn changes(&self) -> bool {
+        self.original.is_some()
+    }
+
     /// Gives the namespace its value back. Where that fails the record stays:
     /// whoever takes the lock next repairs.
     pub fn restore(&self) -> Result<(), Fault> {
@@ -211,9 +217,9 @@ impl Latch {
     /// names.
     pub fn release(&mut self, fd: BorrowedFd<'_>) -> Result<(), Fault> {
         let guard = self.locked()?;
-        guard.open(None, &mut || Ok(()))?;
+        let window = guard.open(None, &mut || Ok(()))?;
         let result = disconnect_idle(fd).map_err(Fault::Kernel);
-        guard.close(None)?;
+        guard.close(window, None)?;
         result
     }
 
@@ -229,9 +235,13 @@ impl Latch {
         // It stays: nobody else would know, were this process to end now.
         guard.record(Some((original.text(), Some(guard.latch.name())))).map_err(Fault::NoLock)?;
         let text: &[u8] = if guard.latch.numeric { b"1" } else { USERSPACE };
-        if let Err(errno) = guard.latch.write(text) {
-            let _ = guard.record(None);
-            return Err(Fault::ReadOnly(errno));
+        // None is to be put in that mode any more once there are no windows.
+        match guard.open(None, &mut || guard.latch.write(text)) {
+            Ok(window) => drop(guard.close(window, None)),
+            Err(fault) => {
+                let _ = guard.record(None);
+                return Err(fault);
+            }
         }
         Ok(Some(String::from_utf8_lossy(original.text()).into_owned()))
     }
@@ -365,18 +375,22 @@ impl Drop for Locked<'_> {
 impl Locked<'_> {
     /// Opens a window by `open`, in which `original` is changed, if anything;
     /// somebody else gives that back, and the lock, if it takes too long.
-    fn open(&self, original: Option<Value>, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault> {
+    fn open(
+        &self,
+        original: Option<Value>,
+        open: &mut dyn FnMut() -> KernelResult<()>,
+    ) -> Result<u64, Fault> {
         match &self.latch.warden {
-            None => open().map_err(Fault::ReadOnly),
+            None => open().map(|()| 0).map_err(Fault::ReadOnly),
             Some(warden) => warden.open(self.undo(original), open),
         }
     }
 
     /// Closes it again.
-    fn close(&self, original: Option<Value>) -> Result<(), Fault> {
+    fn close(&self, window: u64, original: Option<Value>) -> Result<(), Fault> {
         match &self.latch.warden {
             None => self.undo(original).restore(),
-            Some(warden) => warden.close(),
+            Some(warden) => warden.close(window),
         }
     }
 
@@ -459,32 +473,34 @@ fn disconnect_idle(fd: BorrowedFd<'_>) -> KernelResult<()> {
 struct Window<'a> {
     locked: &'a Locked<'a>,
     original: Value,
-    open: bool,
+    open: Option<u64>,
 }
 
 impl<'a> Window<'a> {
     fn open(locked: &'a Locked<'a>) -> Result<Self, Fault> {
         let mut original = Value::default();
         locked.latch.read(&mut original).map_err(Fault::NoSysctl)?;
-        let mut window = Self { locked, original, open: false };
+        let mut window = Self { locked, original, open: None };
         if locked.latch.is_userspace(&original) {
             return Ok(window);
         }
         locked.record(Some((original.text(), None))).map_err(Fault::NoLock)?;
         let text: &[u8] = if locked.latch.numeric { b"1" } else { USERSPACE };
-        if let Err(fault) = locked.open(Some(original), &mut || locked.latch.write(text)) {
-            let _ = locked.record(None);
-            return Err(fault);
+        match locked.open(Some(original), &mut || locked.latch.write(text)) {
+            Ok(number) => window.open = Some(number),
+            Err(fault) => {
+                let _ = locked.record(None);
+                return Err(fault);
+            }
         }
-        window.open = true;
         Ok(window)
     }
 
     fn restore(&mut self) -> Result<(), Fault> {
-        if std::mem::take(&mut self.open) {
-            self.locked.close(Some(self.original))?;
+        match self.open.take() {
+            Some(number) => self.locked.close(number, Some(self.original)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn close(mut self) -> Result<(), Fault> {
@@ -584,13 +600,13 @@ mod tests {
     }
 
     impl Warden for Hasty {
-        fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault> {
+        fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<u64, Fault> {
             open().map_err(Fault::ReadOnly)?;
             *self.undone.lock().unwrap() += 1;
-            undo.undo()
+            undo.undo().map(|()| 0)
         }
 
-        fn close(&self) -> Result<(), Fault> {
+        fn close(&self, _: u64) -> Result<(), Fault> {
             Err(Fault::Cut)
         }
 

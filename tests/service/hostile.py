@@ -295,9 +295,9 @@ def no_descriptor_is_left():
 
     limits = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     with Broker(limits=limits) as broker, broker.unchanged():
+        before = broker.descriptors()
         with watched(broker):
-            # The witness is in before the crowd.
-            time.sleep(0.1)
+            until("the witness is in before the crowd", lambda: broker.descriptors() > before)
             children = [Child(uid, crowd, broker.path, 150) for uid in range(EVIL, EVIL + 3)]
             until("all are taken", lambda: "no client can be accepted" in broker.said())
             before = broker.processor()
@@ -531,13 +531,20 @@ class Trap:
     def __init__(self):
         number = {"x86_64": 323, "aarch64": 282, "riscv64": 282}[platform.machine()]
         libc = ctypes.CDLL(None, use_errno=True)
-        self.fd = libc.syscall(number, os.O_CLOEXEC)
+        self.fd = libc.syscall(number, os.O_CLOEXEC | os.O_NONBLOCK)
         if self.fd < 0:
             raise OSError(ctypes.get_errno(), "userfaultfd")
         self.memory = mmap.mmap(-1, 1 << 16)
         start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
         fcntl.ioctl(self.fd, 0xC018AA3F, struct.pack("QQQ", 0xAA, 0, 0))
         fcntl.ioctl(self.fd, 0xC020AA00, struct.pack("QQQQ", start, 1 << 16, 1, 0))
+
+    def has(self, count):
+        """Waits until so many threads are caught in it, with the locks that they
+        have by then."""
+        for _ in range(count):
+            assert select.select([self.fd], [], [], 10)[0], "nobody is caught"
+            os.read(self.fd, 32)
 
     def release(self):
         os.close(self.fd)
@@ -555,7 +562,7 @@ def hold_lock(path, trap, seconds):
     timer.start()
     held = threading.Thread(target=lambda: sock.send(memoryview(trap.memory)[:1000]))
     held.start()
-    time.sleep(0.05)
+    trap.has(1)
     asks = [wire.FACTS, wire.add("10.2.0.1"), wire.remove("10.2.0.1", seconds=2), wire.CONTROL, wire.DISCONNECTED]
     clients = [wire.Client(path) for _ in asks]
     for client, ask in zip(clients, asks):
@@ -611,7 +618,7 @@ def locks_of_two_sockets():
         threads = [threading.Thread(target=sock.send, args=(memoryview(trap.memory)[:1000],)) for sock in held]
         for thread in threads:
             thread.start()
-        time.sleep(0.05)
+        trap.has(len(threads))
         clients = [wire.Client(path) for _ in range(3)]
         for client, sock in zip(clients, held):
             client.send(wire.request(1, wire.add("10.2.0.1")), [sock.fileno()])

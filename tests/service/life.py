@@ -18,7 +18,7 @@ import time
 import wire
 from hostile import Trap
 from lab import DAEMON, EVIL, GOOD, PATHS, SERVER, Broker, Child, as_user, choose, connected, listening, locals_of, \
-    path_manager, remotes_of, told_to_end, until
+    path_manager, remotes_of, subflows, told_to_end, until
 
 F_OFD_SETLK = 37
 LOOK = 0.02  # longer than the broker takes endpoints to be what they were
@@ -43,7 +43,7 @@ def hold(trap, socks, seconds):
     threads = [threading.Thread(target=sock.send, args=(memoryview(trap.memory)[:1000],)) for sock in socks]
     for thread in threads + [timer]:
         thread.start()
-    time.sleep(0.05)
+    trap.has(len(threads))
     return threads + [timer]
 
 
@@ -309,6 +309,107 @@ def another_has_the_switch():
             client.ask(wire.add("10.1.0.1"), sock)
 
 
+def descriptors_of_calls_given_up():
+    """They stay open until a thread comes to them, and count until then: whose
+    they are asks no more when they are too many."""
+    clients, each = 100, 9
+
+    def user(path, lock, ready, ending):
+        lock.close()  # it is the parent's alone
+        lines = [wire.Client(path) for _ in range(clients)]
+        for turn in range(each):
+            for line in lines:
+                with wire.mptcp() as sock:
+                    line.send(wire.request(turn + 1, wire.add("10.1.0.1")), [sock.fileno()])
+        os.write(ready, b".")
+        told_to_end(ending, 60)
+        return [[line.receive()[1] for line in lines] for _ in range(each)]
+
+    with Broker() as broker, broker.unchanged():
+        before = broker.descriptors()
+        with open("/run/mptcpapi/latch", "r+b") as file:
+            fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+            read, write = os.pipe()
+            child = Child(EVIL, user, broker.path, file, write)
+            os.read(read, 1)
+            most, end = 0, time.monotonic() + 8
+            while time.monotonic() < end:
+                most = max(most, broker.descriptors() - before)
+                time.sleep(0.05)
+        print(f"      {most} descriptors at most")
+        # Clients, those that may wait to be closed, those of calls under way.
+        assert most <= clients + 256 + clients + 8, most
+        for told in child.result():
+            assert len(told) == clients and all(one == "done" or isinstance(one, (list, wire.Refused)) for one in told)
+
+
+def sockets_that_are_gone_before_their_client():
+    """Of those nothing is kept for as long as their program is there."""
+    def user(path, ready, ending):
+        server = listening()
+        for _ in range(10):
+            with wire.Client(path) as client:
+                for _ in range(8):
+                    sock = wire.mptcp()
+                    client.ask(wire.add("10.1.0.1", "10.2.0.1"), sock)
+                    sock.bind(("10.1.0.1", 0))
+                    accepted = connected(server, sock)[1]
+                    sock.send(b"x")
+                    until("two paths", lambda: subflows(sock) == 2)
+                    sock.close()
+                    accepted.close()
+                until("all are gone", lambda: room(path, 8))
+        os.write(ready, b".")
+        told_to_end(ending, 30)
+        return True
+
+    with Broker("grace = 0\n[default]\nsockets = 8\n") as broker:
+        read, write = os.pipe()
+        child = Child(EVIL, user, broker.path, write)
+        os.read(read, 1)
+        time.sleep(SWEEP)
+        # Of whom it keeps something it asks whether he is alive.
+        asked, pid = os.path.join(broker.directory, "asked"), child.pid
+        tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", asked, "-e", "trace=kill", "-p",
+                                   str(broker.process.pid)])
+        time.sleep(SWEEP)
+        tracer.terminate()
+        tracer.wait(10)
+        assert child.result()
+        with open(asked) as file:
+            lines = [line for line in file if f"kill({pid}," in line]
+        assert not lines, f"{len(lines)} are kept: {lines[:3]}"
+
+
+def connections_that_nobody_heard():
+    """Those that end before their begin is read, and sockets that never connect,
+    make room when they are closed, whether anybody says so or not; all but a
+    quarter, which is for those who have few."""
+    def free(path):
+        with wire.Client(path) as client:
+            socks = [wire.mptcp() for _ in range(75)]
+            told = [client.errno(wire.add("10.1.0.1"), sock) for sock in socks]
+            for sock in socks:
+                client.ask(wire.FORGET, sock)
+            return not any(told)
+
+    def user(path):
+        server = listening()
+        with wire.Client(path) as client:
+            for _ in range(6):
+                socks = [wire.mptcp() for _ in range(40)]
+                for at, sock in enumerate(socks):
+                    client.ask(wire.add("10.1.0.1"), sock)
+                    if at % 2:
+                        connected(server, sock)[1].close()
+                    sock.close()
+                until("there is room", lambda: free(path))
+        return True
+
+    with Broker("[default]\nsockets = 100\n") as broker, broker.unchanged():
+        as_user(EVIL, user, broker.path, seconds=120)
+
+
 def two_programs_one_socket():
     """It has its list as long as one of them is there."""
     def helper(path, sock):
@@ -466,5 +567,6 @@ def full_disk():
 
 CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_that_are_held, caught_in_a_switch,
          expired_calls, asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, another_has_the_switch,
+         descriptors_of_calls_given_up, sockets_that_are_gone_before_their_client, connections_that_nobody_heard,
          two_programs_one_socket, closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more,
          one_user_takes_all, policy_that_can_t_be_read, handed_what_is_of_no_use, full_disk]
