@@ -54,11 +54,13 @@ pub enum Fault {
 /// Sees to it that no window stays open: what happens in one can wait for a
 /// socket's lock without end.
 pub trait Warden: std::fmt::Debug + Send + Sync {
-    /// Opens a window by `open`. [`Undo::undo`] is to be called soon, unless it
-    /// is closed before. Cut: there are to be no more windows.
-    fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault>;
-    /// Closes it, by [`Undo::restore`]. Cut: that was done.
-    fn close(&self) -> Result<(), Fault>;
+    /// Opens a window by `open`, and gives it a number. [`Undo::undo`] is to be
+    /// called soon, unless it is closed before. Cut: there are to be no more
+    /// windows.
+    fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<u64, Fault>;
+    /// Closes the one of this number, by [`Undo::restore`]. Cut: that was done,
+    /// and another may be open by now.
+    fn close(&self, number: u64) -> Result<(), Fault>;
     /// Whose namespaces are that [`Latch::hold`] has put in userspace mode.
     fn name(&self) -> u16;
 }
@@ -211,9 +213,9 @@ impl Latch {
     /// names.
     pub fn release(&mut self, fd: BorrowedFd<'_>) -> Result<(), Fault> {
         let guard = self.locked()?;
-        guard.open(None, &mut || Ok(()))?;
+        let number = guard.open(None, &mut || Ok(()))?;
         let result = disconnect_idle(fd).map_err(Fault::Kernel);
-        guard.close(None)?;
+        guard.close(None, number)?;
         result
     }
 
@@ -365,18 +367,22 @@ impl Drop for Locked<'_> {
 impl Locked<'_> {
     /// Opens a window by `open`, in which `original` is changed, if anything;
     /// somebody else gives that back, and the lock, if it takes too long.
-    fn open(&self, original: Option<Value>, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault> {
+    fn open(
+        &self,
+        original: Option<Value>,
+        open: &mut dyn FnMut() -> KernelResult<()>,
+    ) -> Result<u64, Fault> {
         match &self.latch.warden {
-            None => open().map_err(Fault::ReadOnly),
+            None => open().map(|()| 0).map_err(Fault::ReadOnly),
             Some(warden) => warden.open(self.undo(original), open),
         }
     }
 
     /// Closes it again.
-    fn close(&self, original: Option<Value>) -> Result<(), Fault> {
+    fn close(&self, original: Option<Value>, number: u64) -> Result<(), Fault> {
         match &self.latch.warden {
             None => self.undo(original).restore(),
-            Some(warden) => warden.close(),
+            Some(warden) => warden.close(number),
         }
     }
 
@@ -458,33 +464,37 @@ fn disconnect_idle(fd: BorrowedFd<'_>) -> KernelResult<()> {
 /// The namespace says "userspace", from `open` to `close` or drop.
 struct Window<'a> {
     locked: &'a Locked<'a>,
-    original: Value,
-    open: bool,
+    /// What it said before, if something else.
+    original: Option<Value>,
+    /// The number of the window, while it is open.
+    open: Option<u64>,
 }
 
 impl<'a> Window<'a> {
     fn open(locked: &'a Locked<'a>) -> Result<Self, Fault> {
         let mut original = Value::default();
         locked.latch.read(&mut original).map_err(Fault::NoSysctl)?;
-        let mut window = Self { locked, original, open: false };
         if locked.latch.is_userspace(&original) {
-            return Ok(window);
+            // What is done in it can wait without end all the same.
+            let open = Some(locked.open(None, &mut || Ok(()))?);
+            return Ok(Self { locked, original: None, open });
         }
         locked.record(Some((original.text(), None))).map_err(Fault::NoLock)?;
         let text: &[u8] = if locked.latch.numeric { b"1" } else { USERSPACE };
-        if let Err(fault) = locked.open(Some(original), &mut || locked.latch.write(text)) {
-            let _ = locked.record(None);
-            return Err(fault);
+        match locked.open(Some(original), &mut || locked.latch.write(text)) {
+            Ok(number) => Ok(Self { locked, original: Some(original), open: Some(number) }),
+            Err(fault) => {
+                let _ = locked.record(None);
+                Err(fault)
+            }
         }
-        window.open = true;
-        Ok(window)
     }
 
     fn restore(&mut self) -> Result<(), Fault> {
-        if std::mem::take(&mut self.open) {
-            self.locked.close(Some(self.original))?;
+        match self.open.take() {
+            Some(number) => self.locked.close(self.original, number),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn close(mut self) -> Result<(), Fault> {
@@ -584,13 +594,13 @@ mod tests {
     }
 
     impl Warden for Hasty {
-        fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<(), Fault> {
+        fn open(&self, undo: Undo, open: &mut dyn FnMut() -> KernelResult<()>) -> Result<u64, Fault> {
             open().map_err(Fault::ReadOnly)?;
             *self.undone.lock().unwrap() += 1;
-            undo.undo()
+            undo.undo().map(|()| 0)
         }
 
-        fn close(&self) -> Result<(), Fault> {
+        fn close(&self, _: u64) -> Result<(), Fault> {
             Err(Fault::Cut)
         }
 
@@ -616,6 +626,12 @@ mod tests {
             assert!(matches!(latch.socket(libc::AF_INET, kind, libc::IPPROTO_MPTCP), Err(Fault::Cut)));
             assert_eq!(*warden.undone.lock().unwrap(), 3);
             assert_eq!(sysctl("path_manager").or(sysctl("pm_type")), before);
+            // Where all are, nothing is to be changed for it.
+            assert_eq!(latch.hold(), Ok(before.clone()));
+            assert!(matches!(latch.switch(socket.as_fd()), Err(Fault::Cut)));
+            assert_eq!(*warden.undone.lock().unwrap(), 4);
+            assert_eq!(latch.userspace(), Ok(true));
+            latch.unhold(&before.unwrap()).unwrap();
         });
     }
 }
