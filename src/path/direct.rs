@@ -437,6 +437,16 @@ fn planned(socket: &Socket<'_>) -> Option<Start> {
     (!namespace.hands.lost(socket.fd, &prepared) && unbound()).then_some(start)
 }
 
+/// What is known of a socket, for a thread of another namespace too: a list
+/// binds whoever connects it.
+fn known(socket: &Socket<'_>) -> Option<Facts> {
+    let of_socket = sockopt::netns_cookie(socket.fd).ok()?;
+    let key = socket.key().ok()?;
+    let namespaces = lock(STATE.get()?);
+    let namespace = namespaces.iter().find(|namespace| namespace.is(of_socket))?;
+    Some(namespace.manager.facts(&key))
+}
+
 /// Whether the socket's namespace has a manager.
 fn managed(socket: &Socket<'_>) -> bool {
     STATE.get().is_some_and(|state| {
@@ -519,6 +529,7 @@ impl PathControl for Direct {
     fn facts(&self, socket: &Socket<'_>) -> Facts {
         match managed(socket).then(|| call(socket, Call::Facts)) {
             Some(Ok(Answer::Facts(facts))) => facts,
+            Some(Err(_)) => known(socket).unwrap_or_default(),
             _ => Facts::default(),
         }
     }
