@@ -103,7 +103,7 @@ impl Namespace {
             self.renew()?;
         }
         self.manager.step();
-        if self.manager.has_jobs() && !self.hands.commands_intact() {
+        if (self.manager.has_jobs() || self.manager.homesick()) && !self.hands.commands_intact() {
             self.renew()?;
         }
         self.manager.sweep(process::open_sockets);
@@ -190,6 +190,8 @@ impl Namespace {
                 self.of_all.push(id);
                 self.manager.subscribe_all(id, current, |_, _, _| true);
                 self.deliver();
+                // There are connections to look at that were not before.
+                self.set_timer();
                 Ok(())
             }
             Some((fd, key, _)) => {
