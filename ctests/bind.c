@@ -210,6 +210,35 @@ static void device(const struct fam *f)
 	OK(add(c, pair_of(f->p1, extra)));
 	pair_connectx(&p, f->server, c);
 	check_only(&p, pair_of(f->s1, extra));
+
+	/* What it was bound to at ADD, and is no more (which takes CAP_NET_RAW), counts no
+	 * more, not even where routing would choose it. */
+	p = pair_listen(extra, IPPROTO_MPTCP);
+	c = fresh(f);
+	REQUIRE(!setsockopt(c, SOL_SOCKET, SO_BINDTODEVICE, "d0", 3));
+	OK(add(c, f->p1));
+	if (!setsockopt(c, SOL_SOCKET, SO_BINDTODEVICE, "", 1)) {
+		pair_connectx(&p, extra, c);
+		CHECK_STR(sockname(c), f->p1);
+		check_only(&p, f->s1);
+	} else {
+		CHECK_INT(errno, EPERM);
+		close(c);
+		close(p.l);
+	}
+}
+
+/* The direct backend serves the calling thread's namespace, and a list binds there too. */
+static void *elsewhere(void *arg)
+{
+	struct pair *p = arg;
+
+	t_thread_new_network();
+	FAILS(EOPNOTSUPP, add(p->c, "10.3.0.1"));
+	CHECK_STR(laddrs(p->c), "10.1.0.1 10.2.0.1");
+	FAILS(EOPNOTSUPP, connx(p->c, "10.9.0.1/1 10.9.0.1/2", NULL));
+	CHECK(strstr(mptcp_errmsg(), "namespace"));
+	return NULL;
 }
 
 /* A thread that has gone to another namespace: the broker serves the sockets of the
@@ -272,6 +301,14 @@ static void namespaces(void)
 		REQUIRE(!pthread_join(t, NULL));
 		c = -1;
 		pair_close(&p);
+	} else {
+		struct pair p;
+		pthread_t t;
+
+		p.c = c;
+		OK(add(c, "10.1.0.1 10.2.0.1"));
+		REQUIRE(!pthread_create(&t, NULL, elsewhere, &p));
+		REQUIRE(!pthread_join(t, NULL));
 	}
 	if (c >= 0)
 		close(c);

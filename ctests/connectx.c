@@ -294,6 +294,22 @@ static void storm(const struct fam *f)
 	pair_close(&p);
 }
 
+/* A port of any address is no address of the list's, and Linux binds to no second one. */
+static void port_of_any(const struct fam *f)
+{
+	struct pair p = pair_listen(f->server, IPPROTO_MPTCP);
+	const char *any = f->domain == AF_INET6 ? "::" : "0.0.0.0";
+	int c = make(f, 1), port = dead_port(f);
+
+	REQUIRE(!do_bind(c, at(any, port)));
+	OK(add(c, f->p1));
+	FAILS(EINVAL, connx(c, at(f->server, p.port), NULL));
+	CHECK(strstr(mptcp_errmsg(), "bound to port"));
+	CHECK_INT(sockport(c), port);
+	close(c);
+	pair_close(&p);
+}
+
 int main(void)
 {
 	int i, kind, before = (need_mptcp(), open_fds());
@@ -311,6 +327,8 @@ int main(void)
 				bounded(&t_fams[i], kind);
 			if (i == 0)
 				interrupted(&t_fams[i], kind);
+			if (kind == 2)
+				port_of_any(&t_fams[i]);
 		}
 	t_ctx = "";
 	if (control)

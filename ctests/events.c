@@ -564,6 +564,34 @@ static void fallback(const struct fam *f)
 	close(evfd);
 }
 
+/* Connections that were there before anybody asked are looked at too: in a process
+ * that has nothing else to look at. */
+static void looked_at(const struct fam *f)
+{
+	struct pair p;
+	int fd, evfd, status = -1;
+	pid_t pid = fork();
+
+	REQUIRE(pid >= 0);
+	if (!pid) {
+		t_failed = 0;
+		p = pair_listen(f->server, IPPROTO_MPTCP);
+		fd = fresh(f);
+		OK(add(fd, f->p1));
+		pair_connectx(&p, f->server, fd);
+		settle(&p);
+		evfd = subscribe(-1, MPTCP_EV_DOWN);
+		none(evfd);
+		CHECK(t_broker() || readable(evfd, 3000));
+		none(evfd);
+		pair_close(&p);
+		EXPECT(evfd, MPTCP_EV_DOWN);
+		_exit(t_failed != 0);
+	}
+	REQUIRE(waitpid(pid, &status, 0) == pid);
+	CHECK_INT(status, 0);
+}
+
 /* Sockets that never have a connection of Multipath TCP: closed, they end what
  * was asked about them, and only they do. */
 static void unconnected(const struct fam *f)
@@ -685,6 +713,7 @@ int main(void)
 	if (t_control()) {
 		t_ctx = "";
 		quick(&t_fams[0]);
+		looked_at(&t_fams[0]);
 		dispatched(&t_fams[0]);
 		overflow(&t_fams[0]);
 		loops(&t_fams[0]);

@@ -260,8 +260,21 @@ fn listed(socket: &Socket<'_>) -> bool {
 
 fn bind(socket: &Socket<'_>, local: &SocketAddr) -> Result<()> {
     let name = sockopt::sockname(socket.fd).map(addr::canonical);
-    if name.is_ok_and(|name| addr::covers(local, &name) && name.port() != 0) {
+    if name.as_ref().is_ok_and(|name| addr::covers(local, name) && name.port() != 0) {
         return Ok(());
+    }
+    if let Ok(name) = name
+        && addr::is_wildcard(&name)
+        && name.port() != 0
+    {
+        return Err(Error::new(
+            libc::EINVAL,
+            format!(
+                "the socket is bound to port {} already, and can't be to {} as well",
+                name.port(),
+                local.ip()
+            ),
+        ));
     }
     let bound = if local.port() == 0 {
         // Without late binding a port is chosen now, and kept.

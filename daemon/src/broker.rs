@@ -868,7 +868,9 @@ impl Broker {
             _ => false,
         };
         let fate_sharing = rights.fate_sharing;
-        let leave = Leave { servers, peers: rights.peers, local, fate_sharing };
+        let owner = self.owners.get(&key.cookie).map(|owner| Who { uid: owner.uid, pid: owner.pid });
+        let owner = owner == self.who(id);
+        let leave = Leave { servers, peers: rights.peers, local, owner, fate_sharing };
         let deadline = Manager::now() + PATIENCE + patience;
         let number = self.manager.call(key, call, leave);
         self.deadlines.insert((deadline, number));

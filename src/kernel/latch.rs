@@ -472,7 +472,9 @@ fn disconnect_idle(fd: BorrowedFd<'_>) -> KernelResult<()> {
 /// The namespace says "userspace", from `open` to `close` or drop.
 struct Window<'a> {
     locked: &'a Locked<'a>,
-    original: Value,
+    /// What it said before, if something else.
+    original: Option<Value>,
+    /// The number of the window, while it is open.
     open: Option<u64>,
 }
 
@@ -480,25 +482,25 @@ impl<'a> Window<'a> {
     fn open(locked: &'a Locked<'a>) -> Result<Self, Fault> {
         let mut original = Value::default();
         locked.latch.read(&mut original).map_err(Fault::NoSysctl)?;
-        let mut window = Self { locked, original, open: None };
         if locked.latch.is_userspace(&original) {
-            return Ok(window);
+            // What is done in it can wait without end all the same.
+            let open = Some(locked.open(None, &mut || Ok(()))?);
+            return Ok(Self { locked, original: None, open });
         }
         locked.record(Some((original.text(), None))).map_err(Fault::NoLock)?;
         let text: &[u8] = if locked.latch.numeric { b"1" } else { USERSPACE };
         match locked.open(Some(original), &mut || locked.latch.write(text)) {
-            Ok(number) => window.open = Some(number),
+            Ok(number) => Ok(Self { locked, original: Some(original), open: Some(number) }),
             Err(fault) => {
                 let _ = locked.record(None);
-                return Err(fault);
+                Err(fault)
             }
         }
-        Ok(window)
     }
 
     fn restore(&mut self) -> Result<(), Fault> {
         match self.open.take() {
-            Some(number) => self.locked.close(number, Some(self.original)),
+            Some(number) => self.locked.close(number, self.original),
             None => Ok(()),
         }
     }
@@ -632,6 +634,12 @@ mod tests {
             assert!(matches!(latch.socket(libc::AF_INET, kind, libc::IPPROTO_MPTCP), Err(Fault::Cut)));
             assert_eq!(*warden.undone.lock().unwrap(), 3);
             assert_eq!(sysctl("path_manager").or(sysctl("pm_type")), before);
+            // Where all are, nothing is to be changed for it.
+            assert_eq!(latch.hold(), Ok(before.clone()));
+            assert!(matches!(latch.switch(socket.as_fd()), Err(Fault::Cut)));
+            assert_eq!(*warden.undone.lock().unwrap(), 5);
+            assert_eq!(latch.userspace(), Ok(true));
+            latch.unhold(&before.unwrap()).unwrap();
         });
     }
 }

@@ -480,6 +480,43 @@ mod tests {
         assert!(read_then[0].1 > 6000);
     }
 
+    /// Whenever the queue overran, before or in the middle of a batch.
+    #[test]
+    fn no_loss_is_passed_over() {
+        let mut socket = Socket::open(libc::NETLINK_ROUTE).unwrap();
+        super::super::sockopt::set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 0).unwrap();
+        let sender = Socket::of(super::super::sockopt::duplicate(socket.as_fd()).unwrap());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let count = 200_000;
+        let (mut last, mut told, mut untold, mut losses) = (0, false, false, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 1..=count {
+                    sender.send(&Message::new(0x7ff0, NLM_F_REQUEST | NLM_F_ACK).finish(n)).unwrap();
+                }
+                done.store(true, std::sync::atomic::Ordering::SeqCst);
+            });
+            loop {
+                let over = done.load(std::sync::atomic::Ordering::SeqCst);
+                let result = socket.drain(|message| {
+                    assert!(message.sequence > last);
+                    untold |= message.sequence != last + 1 && !told;
+                    (last, told) = (message.sequence, false);
+                });
+                if result == Err(Errno(libc::ENOBUFS)) {
+                    (told, untold, losses) = (true, false, losses + 1);
+                }
+                if over && result == Ok(()) {
+                    break;
+                }
+            }
+        });
+        assert!(
+            losses > 0 && !untold && (last == count || told),
+            "{losses} losses, {last} last, {untold} {told}"
+        );
+    }
+
     #[test]
     fn a_refusal_carries_the_kernel_text() {
         let mut payload = (-22i32).to_ne_bytes().to_vec();

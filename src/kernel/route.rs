@@ -54,8 +54,18 @@ impl Binder {
         match slot {
             Some(socket) if !once => sockopt::bind(socket.as_fd(), local),
             _ => sockopt::bind(probe(local, libc::SOCK_STREAM)?.as_fd(), local),
-        }
+        }?;
+        if is_broadcast(local) { Err(Errno(libc::EADDRNOTAVAIL)) } else { Ok(()) }
     }
+}
+
+/// Whether it is the broadcast address of a network of this host: a socket can
+/// be bound to that, and then begins from any address.
+fn is_broadcast(local: &SocketAddr) -> bool {
+    // Networks have two bits for their hosts at least, all set in this one.
+    let all = matches!(local, SocketAddr::V4(v4) if u32::from(*v4.ip()) & 3 == 3);
+    // To send there takes SO_BROADCAST.
+    all && source(local) == Err(Errno(libc::EACCES))
 }
 
 /// The local address, port 0, that routing chooses towards `remote`.
@@ -167,6 +177,7 @@ pub fn holder(local: &IpAddr) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lab;
     use super::*;
     use proptest::prelude::*;
 
@@ -180,6 +191,32 @@ mod tests {
         };
         let slow = host_addresses().unwrap().into_iter().map(|host| (host.addr.ip(), host.ifindex));
         assert_eq!(lo(holders().unwrap()), lo(slow.collect()));
+    }
+
+    #[test]
+    fn a_broadcast_address_is_nobodys() {
+        lab::alone(|| {
+            lab::run("ip link add d0 type veth peer name d1");
+            lab::run("ip addr add 10.20.0.1/24 brd + dev d0");
+            lab::run("ip addr add 10.30.0.3/32 dev d0");
+            lab::run("ip addr add 10.40.0.1/31 dev d0");
+            lab::run("ip link set d0 up");
+            let mut binder = Binder::default();
+            for (addr, port) in [("10.20.0.1", 0), ("10.30.0.3", 0), ("10.40.0.1", 0), ("10.30.0.3", 4000)] {
+                assert_eq!(
+                    binder.bindable(&(addr.parse::<IpAddr>().unwrap(), port).into()),
+                    Ok(()),
+                    "{addr}"
+                );
+            }
+            for addr in ["10.20.0.255:0", "10.20.0.255:4000", "10.20.0.7:0", "10.20.0.0:0"] {
+                assert_eq!(
+                    binder.bindable(&addr.parse().unwrap()),
+                    Err(Errno(libc::EADDRNOTAVAIL)),
+                    "{addr}"
+                );
+            }
+        });
     }
 
     proptest! {

@@ -77,7 +77,7 @@ pub enum Answer {
     /// In force, or accepted for later.
     Done,
     /// For [`Call::BeforeConnect`]; for [`Request::Add`] where it is known
-    /// what that would say.
+    /// what that would say, and told ([`Leave::owner`]).
     Start(Start),
     /// For [`Call::Control`].
     Control(Control),
@@ -123,6 +123,10 @@ pub struct Leave {
     pub peers: bool,
     /// The addresses of the call are known to be this host's.
     pub local: bool,
+    /// The socket is its own, so that it may be told with a list where connect(2)
+    /// is to begin: it need not ask then. From others it must be heard who
+    /// connects.
+    pub owner: bool,
     /// Connections end with their initial subflow, unless their application
     /// says otherwise.
     pub fate_sharing: bool,

@@ -18,8 +18,8 @@ pub use subscribers::{SubscriberId, Tiding, Told};
 
 use crate::addr;
 use crate::engine::{
-    Action, Engine, Entry, Event, Key, Notice, Outcome, Phase, Request, RequestId, Saved, Seen, Settings,
-    Time,
+    Action, Connection, Engine, Entry, Event, Key, Notice, Outcome, Phase, Request, RequestId, Saved, Seen,
+    Settings, Time,
 };
 use crate::error::{Errno, Error, Result};
 use crate::kernel::diag::Diag;
@@ -825,13 +825,15 @@ impl Manager {
                 }
                 self.finish(id, Ok(Answer::Done));
             }
-            Call::Facts => {
-                let facts = match self.engine.by_key(&key) {
-                    Some(c) => Facts { list: c.list(), peers: c.peers.iter().map(|p| p.addr).collect() },
-                    None => Facts::default(),
-                };
-                self.finish(id, Ok(Answer::Facts(facts)));
-            }
+            Call::Facts => self.finish(id, Ok(Answer::Facts(self.facts(&key)))),
+        }
+    }
+
+    /// What is known of a socket, without a look at it.
+    pub fn facts(&self, key: &Key) -> Facts {
+        match self.engine.by_key(key) {
+            Some(c) => Facts { list: c.list(), peers: c.peers.iter().map(|p| p.addr).collect() },
+            None => Facts::default(),
         }
     }
 
@@ -857,9 +859,15 @@ impl Manager {
     /// what was done to it.
     pub fn planned(&self, key: &Key) -> Option<(Start, Prepared)> {
         let prepared = self.prepared.get(key).filter(|prepared| prepared.switched)?;
-        let connection = self.engine.by_key(key)?;
-        let listed = connection.phase == Phase::Prepared && connection.restricted();
-        listed.then(|| (self.start(key, Vec::new()), *prepared)).filter(|(start, _)| *start != Start::AsIs)
+        Some((self.by_list(key)?, *prepared))
+    }
+
+    /// The same, if the list is all that counts: what a socket was bound to
+    /// before it can be bound to no more.
+    fn by_list(&self, key: &Key) -> Option<Start> {
+        let alone = |c: &&Connection| c.listed && c.bound.is_none() && c.device.is_none();
+        let connection = self.engine.by_key(key).filter(alone)?;
+        (connection.phase == Phase::Prepared).then(|| Start::From(connection.first_choices()))
     }
 
     fn start(&self, key: &Key, host: Vec<SocketAddr>) -> Start {
@@ -937,10 +945,10 @@ impl Manager {
         let told = self
             .calls
             .get(&id)
-            .filter(|calling| calling.shown && matches!(calling.call, Call::Ask(Request::Add(_))));
-        let start = told.map_or(Start::AsIs, |calling| self.start(&calling.key, Vec::new()));
-        let answer = if start == Start::AsIs { Answer::Done } else { Answer::Start(start) };
-        self.finish(id, Ok(answer));
+            .filter(|calling| calling.shown && calling.leave.owner)
+            .filter(|calling| matches!(calling.call, Call::Ask(Request::Add(_))));
+        let start = told.and_then(|calling| self.by_list(&calling.key));
+        self.finish(id, Ok(start.map_or(Answer::Done, Answer::Start)));
     }
 
     /// Looks at every connection again, after events were lost, and for those

@@ -41,6 +41,36 @@ struct Waiting {
     /// With what connect(2) is to begin from, where that is known.
     keys: HashMap<Key, Option<Vec<SocketAddr>>>,
     sweep_at: usize,
+    /// The call that was begun last of those that can tell what a socket is to
+    /// begin from, where no other has changed that since.
+    asking: HashMap<Key, u64>,
+    numbers: u64,
+}
+
+impl Waiting {
+    /// What the socket is to begin from changes, or has just changed.
+    fn change(&mut self, key: &Key) {
+        self.asking.remove(key);
+        if let Some(plan) = self.keys.get_mut(key) {
+            *plan = None;
+        }
+    }
+
+    /// The same, by a call that tells what it is to begin from then.
+    fn ask(&mut self, key: Key) -> u64 {
+        self.change(&key);
+        self.numbers += 1;
+        self.asking.insert(key, self.numbers);
+        self.numbers
+    }
+
+    /// That call was answered. Where another was under way at the same time
+    /// nobody knows which was the later one.
+    fn answered(&mut self, key: Key, number: u64, plan: Option<Vec<SocketAddr>>) {
+        let alone = self.asking.get(&key) == Some(&number);
+        self.asking.remove(&key);
+        self.keys.insert(key, plan.filter(|_| alone));
+    }
 }
 
 static STATE: PerProcess<State> = PerProcess::new();
@@ -336,17 +366,22 @@ fn call(socket: &Socket<'_>, ask: Ask, patience: Time) -> Result<Answer> {
 }
 
 fn done(socket: &Socket<'_>, ask: Ask) -> Result<()> {
-    forget_plan(socket);
+    let key = socket.key()?;
+    let number = STATE.get().map_or(0, |state| lock(&state.waiting).ask(key));
     let answer = match call(socket, ask.clone(), Time::ZERO) {
         // Sockets that are closed may be among those that are too many.
         Err(error) if error.errno() == libc::EDQUOT && tell_closed(true) => call(socket, ask, Time::ZERO),
         result => result,
     };
-    let plan = match answer? {
+    let answer = answer.inspect_err(|_| forget_plan(socket))?;
+    let plan = match answer {
         Answer::Start(Start::From(choices)) => Some(choices),
         _ => None,
     };
-    note(socket, plan);
+    if let Some(state) = STATE.get() {
+        lock(&state.waiting).answered(key, number, plan);
+        tell_closed(false);
+    }
     Ok(())
 }
 
@@ -362,18 +397,9 @@ fn plan(socket: &Socket<'_>) -> Option<Start> {
 fn forget_plan(socket: &Socket<'_>) {
     if let Some(state) = STATE.get()
         && let Ok(key) = socket.key()
-        && let Some(plan) = lock(&state.waiting).keys.get_mut(&key)
     {
-        *plan = None;
+        lock(&state.waiting).change(&key);
     }
-}
-
-/// Notes a socket that the broker waits for.
-fn note(socket: &Socket<'_>, plan: Option<Vec<SocketAddr>>) {
-    let Some(state) = STATE.get() else { return };
-    let Ok(key) = socket.key() else { return };
-    lock(&state.waiting).keys.insert(key, plan);
-    tell_closed(false);
 }
 
 /// Tells the broker which of the sockets that it waits for are closed, if they
@@ -460,7 +486,10 @@ impl PathControl for Broker {
         let nonblocking = sockopt::nonblocking(socket.fd);
         let patience = if nonblocking { Time::ZERO } else { wire::PATIENCE_MAX };
         forget_plan(socket);
-        call(socket, Ask::Remove { addrs, patience }, patience).map(drop)
+        let result = call(socket, Ask::Remove { addrs, patience }, patience);
+        // Another thread's ADD may have been answered before it was done.
+        forget_plan(socket);
+        result.map(drop)
     }
 
     fn respect_binding(&self, socket: &Socket<'_>) -> Result<()> {
@@ -586,6 +615,44 @@ mod tests {
     use crate::events::{Event, What};
     use socket2::{Domain, Type};
     use std::os::fd::AsFd;
+
+    /// Whatever two threads do at once, a socket begins from nothing that is
+    /// not in its list.
+    #[test]
+    fn a_plan_lasts_until_anything_else_is_done() {
+        let key = Key { cookie: 1, inode: 2 };
+        let plan = || Some(vec!["10.1.0.1:0".parse().unwrap()]);
+        let mut waiting = Waiting::default();
+        let planned =
+            |waiting: &mut Waiting| waiting.keys.get_mut(&key).is_some_and(|plan| plan.take().is_some());
+        let add = waiting.ask(key);
+        waiting.answered(key, add, plan());
+        assert!(planned(&mut waiting) && !planned(&mut waiting));
+
+        // A REMOVE: before, during, after.
+        let add = waiting.ask(key);
+        waiting.answered(key, add, plan());
+        waiting.change(&key);
+        assert!(!planned(&mut waiting));
+        let add = waiting.ask(key);
+        waiting.change(&key);
+        waiting.answered(key, add, plan());
+        assert!(!planned(&mut waiting));
+        waiting.change(&key);
+        let add = waiting.ask(key);
+        waiting.answered(key, add, plan());
+        waiting.change(&key);
+        assert!(!planned(&mut waiting));
+
+        // Two ADDs.
+        for first in [true, false] {
+            let adds = [waiting.ask(key), waiting.ask(key)];
+            waiting.answered(key, adds[usize::from(first)], plan());
+            waiting.answered(key, adds[usize::from(!first)], plan());
+            assert!(!planned(&mut waiting));
+        }
+        assert!(waiting.asking.is_empty());
+    }
 
     #[test]
     fn what_came_before_a_reset_is_told_before_it() {

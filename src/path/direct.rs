@@ -103,7 +103,7 @@ impl Namespace {
             self.renew()?;
         }
         self.manager.step();
-        if self.manager.has_jobs() && !self.hands.commands_intact() {
+        if (self.manager.has_jobs() || self.manager.homesick()) && !self.hands.commands_intact() {
             self.renew()?;
         }
         self.manager.sweep(process::open_sockets);
@@ -190,6 +190,8 @@ impl Namespace {
                 self.of_all.push(id);
                 self.manager.subscribe_all(id, current, |_, _, _| true);
                 self.deliver();
+                // There are connections to look at that were not before.
+                self.set_timer();
                 Ok(())
             }
             Some((fd, key, _)) => {
@@ -437,6 +439,16 @@ fn planned(socket: &Socket<'_>) -> Option<Start> {
     (!namespace.hands.lost(socket.fd, &prepared) && unbound()).then_some(start)
 }
 
+/// What is known of a socket, for a thread of another namespace too: a list
+/// binds whoever connects it.
+fn known(socket: &Socket<'_>) -> Option<Facts> {
+    let of_socket = sockopt::netns_cookie(socket.fd).ok()?;
+    let key = socket.key().ok()?;
+    let namespaces = lock(STATE.get()?);
+    let namespace = namespaces.iter().find(|namespace| namespace.is(of_socket))?;
+    Some(namespace.manager.facts(&key))
+}
+
 /// Whether the socket's namespace has a manager.
 fn managed(socket: &Socket<'_>) -> bool {
     STATE.get().is_some_and(|state| {
@@ -519,6 +531,7 @@ impl PathControl for Direct {
     fn facts(&self, socket: &Socket<'_>) -> Facts {
         match managed(socket).then(|| call(socket, Call::Facts)) {
             Some(Ok(Answer::Facts(facts))) => facts,
+            Some(Err(_)) => known(socket).unwrap_or_default(),
             _ => Facts::default(),
         }
     }

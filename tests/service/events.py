@@ -337,6 +337,35 @@ def the_last_to_close_a_socket_ends_it():
         assert as_user(GOOD, closes_late, broker.path)
 
 
+def shares(path):
+    """A child connects what its parent made known first, with one address of
+    the peer and with two."""
+    backed(path)
+    server = listening()
+    peer = server.getsockname()
+    for peers in ([peer], [peer, (peer[0], 9)]):
+        sock = mptcpapi.mptcp_socket()
+        mptcpapi.add(sock, PATHS[0])
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with mptcpapi.Events() as events:
+                    mptcpapi.add(sock, PATHS[1])
+                    connid = mptcpapi.connect(sock, peers)
+                    event = events.wait(10)
+                    status = int((event.what, event.connid) != (EventKind.UP, connid))
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0, len(peers)
+        sock.close()
+
+
+def who_connects_anothers_socket_hears_of_it():
+    with Broker(POLICY) as broker, broker.unchanged():
+        as_user(GOOD, shares, broker.path)
+
+
 def in_vain(path, count):
     """Asks about many sockets that are never connected, or not for long, in
     all the ways that there are."""
@@ -418,5 +447,5 @@ def waiting_costs_little():
 
 
 CASES = [a_broker_that_is_killed, what_is_opened_and_closed_by_hand, the_last_to_close_a_socket_ends_it,
-         many_who_wait_in_vain, waiting_costs_little, nobody_hears_of_others, one_who_does_not_read,
-         many_hear_of_their_own]
+         who_connects_anothers_socket_hears_of_it, many_who_wait_in_vain, waiting_costs_little,
+         nobody_hears_of_others, one_who_does_not_read, many_hear_of_their_own]
