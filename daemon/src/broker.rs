@@ -1122,8 +1122,10 @@ impl Broker {
     }
 
     fn unsubscribe(&mut self, id: ClientId) {
-        if self.subscriptions.remove(id) {
-            self.manager.unsubscribe(id);
+        let Some(who) = self.subscriptions.remove(id) else { return };
+        self.manager.unsubscribe(id);
+        if !self.subscriptions.is_wide(who) {
+            self.manager.expect_no_more(who.number());
         }
     }
 

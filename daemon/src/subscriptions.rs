@@ -114,9 +114,9 @@ impl Subscriptions {
         Ok(())
     }
 
-    /// It is gone; whether it was one.
-    pub fn remove(&mut self, id: ClientId) -> bool {
-        let Some(gone) = self.all.remove(&id) else { return false };
+    /// It is gone; whose it was, if it was one.
+    pub fn remove(&mut self, id: ClientId) -> Option<Who> {
+        let gone = self.all.remove(&id)?;
         match gone.key {
             Some(key) => {
                 if let Some(count) = self.by_key.get_mut(&key) {
@@ -135,7 +135,7 @@ impl Subscriptions {
                 }
             }
         }
-        true
+        Some(gone.who)
     }
 
     /// Whether this client is one.
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(subscriptions.take(tiding(vec![], 7), None), [0; 0]);
         // One of a process asks about it: so all of it concerns that process.
         assert_eq!(subscriptions.take(tiding(vec![3], 7), None), [2]);
-        assert!(subscriptions.remove(2) && !subscriptions.remove(2));
+        assert_eq!((subscriptions.remove(2), subscriptions.remove(2)), (Some(b), None));
         assert_eq!(subscriptions.take(tiding(vec![3], 7), Some(b)), [0; 0]);
         assert!(!subscriptions.is_wide(b) && subscriptions.is_wide(a));
         for id in 4..4 + EACH as u64 - 1 {

@@ -1072,6 +1072,11 @@ impl Manager {
         self.subscribers.expect(key, whose);
     }
 
+    /// Notes that he doesn't ask about that any more.
+    pub fn expect_no_more(&mut self, whose: u64) {
+        self.subscribers.expect_no_more(whose);
+    }
+
     /// Whether somebody waits to hear of this socket's connection.
     pub fn waits_for(&self, key: &Key) -> bool {
         self.subscribers.waits_for(key)

@@ -618,7 +618,11 @@ impl Subscribers {
     /// has made known is to be told of the connection. Where he says so of many
     /// and connects few, the oldest count no more.
     pub fn expect(&mut self, key: Key, whose: u64) {
-        if self.all == 0 || self.expected.insert(key.cookie, (key.inode, whose)).is_some() {
+        if self.all == 0 {
+            return;
+        }
+        let before = self.expected.insert(key.cookie, (key.inode, whose));
+        if before.is_some_and(|(_, known)| known == whose) {
             return;
         }
         let order = self.expecting.entry(whose).or_default();
@@ -626,7 +630,21 @@ impl Subscribers {
         if order.len() > EXPECTED
             && let Some(oldest) = order.pop_front()
         {
-            self.expected.remove(&oldest);
+            self.drop_expected(oldest, whose);
+        }
+    }
+
+    /// He asks no more about all that he has made known.
+    pub fn expect_no_more(&mut self, whose: u64) {
+        for cookie in self.expecting.remove(&whose).into_iter().flatten() {
+            self.drop_expected(cookie, whose);
+        }
+    }
+
+    /// Unless somebody else expects it by now.
+    fn drop_expected(&mut self, cookie: u64, whose: u64) {
+        if self.expected.get(&cookie).is_some_and(|(_, known)| *known == whose) {
+            self.expected.remove(&cookie);
         }
     }
 
@@ -957,4 +975,34 @@ fn fills(c: &Connection, ends: &(SocketAddr, SocketAddr)) -> bool {
     }
     let listed = c.entry(&ends.0);
     listed.is_some_and(|entry| !c.subflows.iter().any(|s| s.up() && addr::covers(&entry.addr, &s.from())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many come and go while another asks for ever.
+    #[test]
+    fn nothing_is_expected_for_who_asks_no_more() {
+        let mut subscribers = Subscribers::default();
+        let engine = Engine::default();
+        let key = |cookie| Key { cookie, inode: 1 };
+        subscribers.expect(key(1), 0);
+        assert!(!subscribers.awaits());
+        subscribers.add_all(1, false, |_, _, _| true, &engine, Time::ZERO);
+        for whose in 1..100 {
+            subscribers.add_all(2, false, |_, _, _| true, &engine, Time::ZERO);
+            for n in 0..2 * EXPECTED as u64 {
+                subscribers.expect(key(whose << 32 | n), whose);
+            }
+            // One that two expect is the later one's.
+            subscribers.expect(key(1), 0);
+            subscribers.expect(key(1), whose);
+            subscribers.expect_no_more(0);
+            assert_eq!((subscribers.expecting.len(), subscribers.expected.len()), (1, EXPECTED));
+            subscribers.remove(2);
+            subscribers.expect_no_more(whose);
+        }
+        assert!(subscribers.expecting.is_empty() && !subscribers.awaits());
+    }
 }
