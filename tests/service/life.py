@@ -375,7 +375,7 @@ def connections_that_nobody_heard():
                 until("there is room", lambda: free(path))
         return True
 
-    with Broker("[default]\nsockets = 100\n") as broker, broker.unchanged():
+    with Broker("[default]\nsockets = 100\nrequests = 1000000\n") as broker, broker.unchanged():
         as_user(EVIL, user, broker.path, seconds=120)
 
 
