@@ -134,11 +134,20 @@ struct Pending {
 struct User {
     clients: u32,
     sockets: u32,
+    /// Questions of it that are being answered, with a descriptor each.
+    calls: usize,
     /// Descriptors of it that wait to be closed.
     scrap: usize,
     /// Requests left, and when that was.
     tokens: f64,
     counted: Time,
+}
+
+impl User {
+    /// Whether its clients are: each message can bring descriptors.
+    fn is_heard(&self, share: usize) -> bool {
+        self.scrap < SCRAP && self.calls + self.scrap < share
+    }
 }
 
 /// What a broker begins with.
@@ -532,18 +541,24 @@ impl Broker {
     /// The next client to be heard. One of a user whose descriptors can't be
     /// closed has to wait for that: each message can bring many more.
     fn next_caller(&mut self) -> Option<ClientId> {
-        let (users, full) = (&self.users, self.is_full());
-        self.calling.pop(|user| !full && users.get(&user).is_none_or(|user| user.scrap < SCRAP))
+        let (users, full, share) = (&self.users, self.is_full(), self.share());
+        self.calling.pop(|user| !full && users.get(&user).is_none_or(|user| user.is_heard(share)))
     }
 
     fn has_callers(&self) -> bool {
-        !self.is_full()
-            && self.calling.any(|user| self.users.get(&user).is_none_or(|user| user.scrap < SCRAP))
+        let (users, share) = (&self.users, self.share());
+        let heard = |user| users.get(&user).is_none_or(|user: &User| user.is_heard(share));
+        !self.is_full() && self.calling.any(heard)
     }
 
     /// Descriptors of sockets take a quarter of all that there may be.
     fn is_full(&self) -> bool {
         self.calls.len() + self.scrap >= self.room / 4
+    }
+
+    /// How many of them can be one user's, who leaves an eighth to others.
+    fn share(&self) -> usize {
+        self.room / 4 / 8 * 7
     }
 
     fn owner(&self, cookie: u64) -> u32 {
@@ -876,6 +891,7 @@ impl Broker {
         self.deadlines.insert((deadline, number));
         let roll = if fresh { self.roll(uid, key) } else { None };
         let fd = Arc::new(fd);
+        self.users.entry(uid).or_default().calls += 1;
         self.calls.insert(number, Pending { client: id, tag, fd, key, uid, deadline, long, roll });
         None
     }
@@ -990,7 +1006,7 @@ impl Broker {
     fn finish_calls(&mut self) -> Vec<Ended> {
         let mut ended = Vec::new();
         while let Some((number, result)) = self.manager.outcome() {
-            let Some(pending) = self.calls.remove(&number) else { continue };
+            let Some(pending) = self.take_call(number) else { continue };
             self.deadlines.remove(&(pending.deadline, number));
             self.note(&pending.key);
             ended.push((pending, result));
@@ -1009,6 +1025,14 @@ impl Broker {
         ended.collect()
     }
 
+    fn take_call(&mut self, number: CallId) -> Option<Pending> {
+        let pending = self.calls.remove(&number)?;
+        if let Some(user) = self.users.get_mut(&pending.uid) {
+            user.calls = user.calls.saturating_sub(1);
+        }
+        Some(pending)
+    }
+
     /// Gives up what takes too long.
     fn expire(&mut self, now: Time) {
         while let Some((at, number)) = self.deadlines.first().copied()
@@ -1016,7 +1040,7 @@ impl Broker {
         {
             self.deadlines.pop_first();
             self.manager.abandon(number);
-            let Some(pending) = self.calls.remove(&number) else { continue };
+            let Some(pending) = self.take_call(number) else { continue };
             let error = match (self.crew.at(pending.key.cookie), self.crew.stuck(pending.uid)) {
                 (Some(Late::Barred), _) | (None, Some(Late::Barred)) => manager::fault(Fault::Locked),
                 (None, Some(Late::Held(_))) => held_up(),
@@ -1286,6 +1310,7 @@ impl Broker {
         self.users.retain(|_, user| {
             user.clients > 0
                 || user.sockets > 0
+                || user.calls > 0
                 || user.scrap > 0
                 || now.saturating_sub(user.counted) < Time::from_secs(10)
         });

@@ -79,9 +79,23 @@ impl Descriptors {
         poll::knows(epoll.as_raw_fd(), mark.as_fd()).then_some(epoll.as_raw_fd())
     }
 
-    /// Those of its sockets that are open.
-    fn present(&self) -> Option<Set<Key>> {
-        let known = poll::known(self.fds.as_ref()?.0.as_raw_fd())?;
+    /// What shows which of its sockets are open.
+    fn index(&self) -> Option<Index> {
+        Some(Index { epoll: self.fds.as_ref()?.0.as_raw_fd(), name: self.name })
+    }
+}
+
+/// The number of an epoll descriptor, and what it knows its mark by.
+#[derive(Clone, Copy, Debug)]
+struct Index {
+    epoll: RawFd,
+    name: u64,
+}
+
+impl Index {
+    /// The sockets that are open.
+    fn present(self) -> Option<Set<Key>> {
+        let known = poll::known(self.epoll)?;
         let ours = known.iter().any(|known| known.number == self.name);
         ours.then(|| known.iter().map(|known| Key { cookie: known.number, inode: known.inode }).collect())
     }
@@ -136,19 +150,25 @@ impl Roll {
     /// Takes those off that are closed. `open` gives the inodes of the open
     /// ones, for where the roll's own descriptors were closed.
     pub fn take_closed(&self, open: impl FnOnce() -> Option<HashSet<u64>>) -> Vec<Key> {
-        let mut list = self.lock();
-        let present = match &list.page {
-            Page::Open(descriptors) => descriptors.present(),
-            _ => None,
+        let (mut closed, index) = {
+            let list = self.lock();
+            let index = match &list.page {
+                Page::Open(descriptors) => descriptors.index(),
+                _ => None,
+            };
+            (list.keys.clone(), index)
         };
-        let List { keys, .. } = &mut *list;
-        let closed: Vec<Key> = match present {
-            Some(present) => keys.extract_if(|key| !present.contains(key)).collect(),
+        // Without the lock: who enters a socket must not wait for this, and what
+        // is entered meanwhile is none of those.
+        match index.and_then(Index::present) {
+            Some(present) => closed.retain(|key| !present.contains(key)),
             None => match open() {
-                Some(open) => keys.extract_if(|key| !open.contains(&key.inode)).collect(),
-                None => Vec::new(),
+                Some(open) => closed.retain(|key| !open.contains(&key.inode)),
+                None => closed.clear(),
             },
-        };
+        }
+        let mut list = self.lock();
+        let closed: Vec<Key> = closed.into_iter().filter(|key| list.keys.remove(key)).collect();
         self.len.store(list.keys.len(), Ordering::Relaxed);
         closed
     }

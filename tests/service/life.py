@@ -406,7 +406,7 @@ def connections_that_nobody_heard():
                 until("there is room", lambda: free(path))
         return True
 
-    with Broker("[default]\nsockets = 100\n") as broker, broker.unchanged():
+    with Broker("[default]\nsockets = 100\nrequests = 1000000\n") as broker, broker.unchanged():
         as_user(EVIL, user, broker.path, seconds=120)
 
 
@@ -514,6 +514,40 @@ def one_user_takes_all():
         print("     ", child.result(), "connections")
 
 
+def one_user_asks_for_all():
+    """Nor with what it asks: others are heard."""
+    def many(path, lock, ready, ending):
+        lock.close()  # it is the parent's alone
+        lines = [wire.Client(path) for _ in range(300)]
+        for turn in range(3):
+            for line in lines:
+                with wire.mptcp() as sock:
+                    line.send(wire.request(turn + 1, wire.add("10.1.0.1")), [sock.fileno()])
+        os.write(ready, b".")
+        told_to_end(ending, 30)
+
+    def other(path):
+        took = 0
+        for _ in range(50):
+            began = time.monotonic()
+            with wire.Client(path) as client, wire.mptcp() as sock:
+                client.ask(wire.FACTS, sock)
+            took = max(took, time.monotonic() - began)
+            time.sleep(0.02)
+        return took
+
+    with Broker(limits=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))) as broker:
+        with open("/run/mptcpapi/latch", "r+b") as file:
+            fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+            read, write = os.pipe()
+            child = Child(EVIL, many, broker.path, file, write)
+            os.read(read, 1)
+            took = as_user(GOOD, other, broker.path)
+        child.result()
+        print(f"      another's question took {1000 * took:.0f} ms at most")
+        assert took < 0.5, took
+
+
 def policy_that_can_t_be_read():
     """One that is there and can't be reached is not taken for none."""
     def check():
@@ -569,4 +603,4 @@ CASES = [stopped_while_held, watchers_of_held_sockets, unclaimed_connections_tha
          expired_calls, asked_at_the_same_time, taken_and_disconnected, a_server_list_that_fails, another_has_the_switch,
          descriptors_of_calls_given_up, sockets_that_are_gone_before_their_client, connections_that_nobody_heard,
          two_programs_one_socket, closed_here_open_there, a_server_that_goes_to_the_background, allowed_no_more,
-         one_user_takes_all, policy_that_can_t_be_read, handed_what_is_of_no_use, full_disk]
+         one_user_takes_all, one_user_asks_for_all, policy_that_can_t_be_read, handed_what_is_of_no_use, full_disk]
