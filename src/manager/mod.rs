@@ -531,7 +531,9 @@ impl Manager {
 
     /// Nothing tells when endpoints change: the owner has them looked at.
     pub fn look_at_endpoints(&mut self) {
-        if self.service != Service::Claimed && !self.lanes.contains_key(&Lane::Namespace) {
+        let mut waiting = self.lanes.get(&Lane::Namespace).into_iter().flatten();
+        let asked = waiting.any(|todo| matches!(todo, Todo::Work(Work::Endpoints)));
+        if self.service != Service::Claimed && !asked {
             self.submit(Lane::Namespace, Todo::Work(Work::Endpoints));
         }
     }
