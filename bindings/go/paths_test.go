@@ -247,6 +247,15 @@ func TestDirectFlags(t *testing.T) {
 		},
 	}
 	c := dial(t, &d, "tcp", address)
+	// A peer that is Linux does nothing with an address that it is told before
+	// its program has accepted the connection: so it is told once more.
+	mustExchange(t, c, 1000)
+	if err := mptcp.Remove(c, addrs("10.3.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := mptcp.Add(c, addrs("10.3.0.1"), mptcp.AddNoSubflow); err != nil {
+		t.Fatal(err)
+	}
 	told := addrs("10.3.0.1")[0].Addr()
 	await(t, "our subflow, and one that the peer opens to the address it was told", func() bool {
 		mustExchange(t, c, 1000)
