@@ -237,6 +237,7 @@ static void *elsewhere(void *arg)
 	FAILS(EOPNOTSUPP, add(p->c, "10.3.0.1"));
 	CHECK_STR(laddrs(p->c), "10.1.0.1 10.2.0.1");
 	FAILS(EOPNOTSUPP, connx(p->c, "10.9.0.1/1 10.9.0.1/2", NULL));
+	FAILS(EOPNOTSUPP, connx(p->c, at("10.9.0.1", p->port), NULL));
 	CHECK(strstr(mptcp_errmsg(), "namespace"));
 	return NULL;
 }

@@ -436,7 +436,9 @@ fn planned(socket: &Socket<'_>) -> Option<Start> {
     let namespace = namespaces.iter().find(|namespace| namespace.is(of_socket))?;
     let (start, prepared) = namespace.manager.planned(&key)?;
     let unbound = || socket.bound_by_application().is_none() && !socket.on_device();
-    (!namespace.hands.lost(socket.fd, &prepared) && unbound()).then_some(start)
+    // Routing is asked in the thread's namespace.
+    let here = || sockopt::thread_netns().map_or(true, |thread| thread == of_socket);
+    (!namespace.hands.lost(socket.fd, &prepared) && unbound() && here()).then_some(start)
 }
 
 /// What is known of a socket, for a thread of another namespace too: a list
