@@ -128,7 +128,8 @@ const SURVEY_PAUSE: Time = Time::from_millis(20);
 /// For so long endpoints are taken to be what they were; nothing tells when
 /// they change.
 const ENDPOINTS_LAST: Time = Time::from_millis(10);
-/// Between two looks whether listening sockets of our own are still of use.
+/// Between two looks at which sockets listen: whether our own are still of use
+/// and, where the kernel doesn't tell, whether any has come or gone.
 const JOINS_PAUSE: Time = Time::from_secs(1);
 
 /// The path manager of one network namespace.
@@ -1197,8 +1198,8 @@ impl Manager {
         self.subscribers.has_listeners() || self.prepared.values().any(|p| p.may_serve)
     }
 
-    /// Sends strangers away from our listening sockets, and ends those whose
-    /// application's own is gone.
+    /// Takes notice of sockets that began or ceased to listen, sends strangers
+    /// away from our own, and ends those whose application's is gone.
     fn tend_joins(&mut self, listeners_changed: bool) {
         let now = Self::now();
         let due = now.saturating_sub(self.joins_checked) >= JOINS_PAUSE;
